@@ -1,0 +1,1 @@
+"""cinnabar_scheduler"""
