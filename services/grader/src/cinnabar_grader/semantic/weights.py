@@ -1,0 +1,64 @@
+"""The fitted numbers, read from `weights.json` beside this module (written by `services/grader/fitting/fit.py`)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CONFIDENCE_INPUTS", "VERSION", "Ridge", "confidence_inputs", "load_weights"]
+
+VERSION: Final = "1"
+"""Raised whenever `weights.json` or the meaning of a feature changes."""
+
+Doubles = npt.NDArray[np.float64]
+
+CONFIDENCE_INPUTS: Final = ("bias", "prediction", "prediction_squared", "f1", "short")
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """A linear model of the features, with the logistic model of how far to trust it."""
+
+    names: tuple[str, ...]
+    """The features used, in the order of `coefficients`."""
+    coefficients: Doubles
+    """(len(names),) per unit of the raw feature."""
+    intercept: float
+    low: Doubles
+    """(len(names),) smallest value that the fit saw (1st percentile); features are clipped to it."""
+    high: Doubles
+    """(len(names),) the same, largest (99th percentile)."""
+    confidence: Doubles
+    """(len(CONFIDENCE_INPUTS),)"""
+
+    def predict(self, features: Doubles) -> Doubles:
+        """`features` (N, len(names)) → (N,) fractions in 0..1."""
+        clipped = np.clip(features, self.low, self.high)
+        return np.clip(clipped @ self.coefficients + self.intercept, 0.0, 1.0)
+
+
+def confidence_inputs(prediction: Doubles, f1: Doubles, short: Doubles) -> Doubles:
+    """(N,) each → (N, len(CONFIDENCE_INPUTS))."""
+    return np.stack([np.ones_like(prediction), prediction, prediction**2, f1, short], axis=1)
+
+
+def load_weights() -> dict[str, Ridge]:
+    """By name: `en`, `zh`, `other` (with a model) and `lexical-en`, `lexical-zh` (without)."""
+    content = resources.files(__package__ or __name__).joinpath("weights.json").read_text("utf-8")
+    models = cast(Mapping[str, Mapping[str, Any]], json.loads(content)["models"])
+    return {name: _ridge(model) for name, model in models.items()}
+
+
+def _ridge(model: Mapping[str, Any]) -> Ridge:
+    return Ridge(
+        names=tuple(model["names"]),
+        coefficients=np.array(model["coefficients"]),
+        intercept=float(model["intercept"]),
+        low=np.array(model["low"]),
+        high=np.array(model["high"]),
+        confidence=np.array(model["confidence"]),
+    )
