@@ -1,1 +1,1 @@
-"""cinnabar_common"""
+"""Process plumbing shared by the services: errors, servers, config, names. No domain."""
