@@ -62,3 +62,17 @@ async def redis_answers(url: str) -> None:
         raise NotReady(str(error)) from error
     finally:
         await client.aclose()
+
+
+async def envoy_sees_healthy(admin_url: str, cluster: str) -> None:
+    """Envoy, asked at its admin interface, has at least one healthy host in ``cluster``."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
+            session.get(f"{admin_url}/stats?filter=^cluster.{cluster}.membership_healthy$") as answer,
+        ):
+            text = await answer.text()
+    except (aiohttp.ClientError, OSError) as error:
+        raise NotReady(f"{admin_url}: {error}") from error
+    if not text.strip() or text.split()[-1] == "0":
+        raise NotReady(f"no healthy host in {cluster}")
