@@ -1,0 +1,287 @@
+"""The typed client of Cinnabar's public API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import uuid4
+
+import grpc
+from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
+from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
+from cinnabar.gateway.v1 import submission_service_pb2 as submissions_pb
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
+from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
+from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
+from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
+from cinnabar.grader.v1.grade_pb2 import Answer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from cinnabar_client import convert, watching
+from cinnabar_client.connection import Connection, open_channel
+from cinnabar_client.errors import detail_of, from_rpc
+from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
+from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
+
+T = TypeVar("T")
+DEFAULT_TIMEOUT_SECONDS = 10.0
+_PAGE_SIZE = 500
+
+
+class Client:
+    """One connection to the suite; ``async with Client("host:port", token=…) as client``.
+
+    ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request
+    id), are tried up to five times within it while the answer is UNAVAILABLE. ``patience`` is how many
+    seconds ``submit_many``, ``watch`` and ``wait_graded`` put up with the same trouble.
+
+    Every method raises ApiError. Reads show at least the latest write that this client made.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str = "",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        patience: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
+        self._address = address
+        self._token = token
+        self._timeout = timeout
+        self._patience = patience
+        self._opened: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._opened = Connection(open_channel(self._address), token=self._token, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._opened = self._connection, None
+        await connection.channel.close()
+
+    @property
+    def _connection(self) -> Connection:
+        if self._opened is None:
+            raise RuntimeError("use the client inside of `async with`")
+        return self._opened
+
+    # Assignments
+
+    async def create_assignment(
+        self, course: str, assignment: Assignment | Mapping[str, object], *, assignment_id: str = ""
+    ) -> Assignment:
+        """Creates an assignment, from the message or from plain data as in a YAML file.
+
+        The id is taken from ``assignment_id``, or the data's ``assignment``; the service makes one
+        otherwise. Raises InvalidInput too.
+        """
+        if not isinstance(assignment, Assignment):
+            draft = convert.drafts(dict(assignment))[0]
+            assignment, assignment_id = draft.assignment, assignment_id or draft.assignment_id
+        return await self._connection.unary(
+            AssignmentServiceStub(self._connection.channel).CreateAssignment,
+            assignments_pb.CreateAssignmentRequest(
+                parent=f"courses/{course}", assignment=assignment, assignment_id=assignment_id
+            ),
+        )
+
+    async def get_assignment(self, name: str) -> Assignment:
+        """The assignment in its current revision."""
+        return await self._connection.unary(
+            AssignmentServiceStub(self._connection.channel).GetAssignment,
+            assignments_pb.GetAssignmentRequest(name=name),
+        )
+
+    async def list_assignments(self, course: str) -> AsyncGenerator[Assignment]:
+        """All assignments of a course, by id."""
+        stub = AssignmentServiceStub(self._connection.channel)
+
+        async def page(token: str) -> tuple[Sequence[Assignment], str]:
+            answer = await self._connection.unary(
+                stub.ListAssignments,
+                assignments_pb.ListAssignmentsRequest(
+                    parent=f"courses/{course}", page_size=_PAGE_SIZE, page_token=token
+                ),
+            )
+            return answer.assignments, answer.next_page_token
+
+        async for assignment in _pages(page):
+            yield assignment
+
+    async def update_assignment(self, assignment: Assignment, *, fields: Sequence[str] = ()) -> Assignment:
+        """Makes a new revision with ``fields`` of ``assignment``, by default those that are set.
+
+        An etag in it refuses to overwrite somebody else's change (ABORTED / ETAG_MISMATCH).
+        """
+        return await self._connection.unary(
+            AssignmentServiceStub(self._connection.channel).UpdateAssignment,
+            assignments_pb.UpdateAssignmentRequest(
+                assignment=assignment, update_mask=FieldMask(paths=fields) if fields else None
+            ),
+        )
+
+    # Submissions
+
+    async def submit(
+        self,
+        parent: str,
+        answers: Sequence[Answer],
+        *,
+        author: str = "",
+        request_id: str = "",
+        priority: Submission.Priority.ValueType = Submission.PRIORITY_UNSPECIFIED,
+    ) -> Submission:
+        """Hands in one submission; when this returns it is accepted and will be graded.
+
+        ``author`` may stay empty for a student. With the same ``request_id`` (made here when empty) the call
+        may be repeated.
+        """
+        request = convert.submission_request(
+            parent, answers, author=author, request_id=request_id or uuid4().hex, priority=priority
+        )
+        return await self._connection.unary(
+            SubmissionServiceStub(self._connection.channel).CreateSubmission, request
+        )
+
+    def submit_many(
+        self,
+        requests: Iterable[CreateSubmissionRequest] | AsyncIterable[CreateSubmissionRequest],
+        *,
+        batch: int = BATCH,
+        in_flight: int = IN_FLIGHT,
+    ) -> AsyncGenerator[SubmitResult]:
+        """Hands in many over one stream; one result for each, in any order, as they come.
+
+        Up to ``batch`` go into a message and ``in_flight`` messages wait for their acknowledgement; the
+        source is read no faster than that. Refusals that may pass (UNAVAILABLE, RESOURCE_EXHAUSTED, a lost
+        connection) are tried again by themselves within the client's patience, other refusals are results.
+        Leave the loop early only through ``contextlib.aclosing``.
+        """
+        outbox = Outbox(batch=batch, in_flight=in_flight, patience=self._patience)
+        return Submitter(self._connection, outbox, patience=self._patience).results(requests)
+
+    async def get_submission(self, name: str) -> Submission:
+        """The submission with the grades it has."""
+        return await self._connection.unary(
+            SubmissionServiceStub(self._connection.channel).GetSubmission,
+            submissions_pb.GetSubmissionRequest(name=name),
+        )
+
+    async def list_submissions(self, parent: str, *, author: str = "") -> AsyncGenerator[Submission]:
+        """All submissions of an assignment (of one author), newest first."""
+        stub = SubmissionServiceStub(self._connection.channel)
+
+        async def page(token: str) -> tuple[Sequence[Submission], str]:
+            answer = await self._connection.unary(
+                stub.ListSubmissions,
+                submissions_pb.ListSubmissionsRequest(
+                    parent=parent, author=author, page_size=_PAGE_SIZE, page_token=token
+                ),
+            )
+            return answer.submissions, answer.next_page_token
+
+        async for submission in _pages(page):
+            yield submission
+
+    def watch(self, name: str) -> AsyncGenerator[Submission]:
+        """Each new state of a submission, the present one first, until a final one.
+
+        Connects again by itself.
+        """
+        return watching.watch(self._connection, name, patience=self._patience)
+
+    async def wait_graded(self, name: str, *, timeout: float = 60.0) -> Submission:
+        """The submission once it is final (graded, cancelled or failed).
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            return await watching.final_state(self._connection, name, patience=self._patience)
+
+    def wait_all_graded(
+        self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int = 64
+    ) -> AsyncGenerator[Submission]:
+        """Each of ``names`` once it is final, in any order; at most ``concurrency`` are watched at once.
+
+        Bound it with ``asyncio.timeout``; leave the loop early only through ``contextlib.aclosing``.
+        """
+        return watching.final_states(
+            self._connection, names, concurrency=concurrency, patience=self._patience
+        )
+
+    async def cancel(self, name: str) -> Submission:
+        """Cancels what is not graded yet."""
+        return await self._connection.unary(
+            SubmissionServiceStub(self._connection.channel).CancelSubmission,
+            submissions_pb.CancelSubmissionRequest(name=name),
+        )
+
+    # Operations
+
+    async def queues(self) -> Sequence[operations_pb.Queue]:
+        """Counts of all queues."""
+        answer = await self._connection.unary(
+            OperationsServiceStub(self._connection.channel).ListQueues, operations_pb.ListQueuesRequest()
+        )
+        return answer.queues
+
+    async def dead_letters(self, *, queue: str = "") -> AsyncGenerator[operations_pb.DeadLetter]:
+        """Tasks that were given up (of one queue)."""
+        stub = OperationsServiceStub(self._connection.channel)
+
+        async def page(token: str) -> tuple[Sequence[operations_pb.DeadLetter], str]:
+            answer = await self._connection.unary(
+                stub.ListDeadLetters,
+                operations_pb.ListDeadLettersRequest(queue=queue, page_size=_PAGE_SIZE, page_token=token),
+            )
+            return answer.dead_letters, answer.next_page_token
+
+        async for letter in _pages(page):
+            yield letter
+
+    async def redrive(self, tasks: Sequence[tuple[str, str]]) -> int:
+        """Gives dead letters another chance; returns how many of the tasks were dead letters.
+
+        ``tasks`` are up to 1,000 pairs of submission name and item id.
+        """
+        answer = await self._connection.unary(
+            OperationsServiceStub(self._connection.channel).RedriveDeadLetters,
+            operations_pb.RedriveDeadLettersRequest(
+                tasks=[
+                    operations_pb.RedriveDeadLettersRequest.Task(submission=submission, item=item)
+                    for submission, item in tasks
+                ]
+            ),
+        )
+        return answer.redriven
+
+    async def health(self) -> operations_pb.HealthReport:
+        """The health of the suite; a report also when it is bad. ApiError when there is no report."""
+        stub = OperationsServiceStub(self._connection.channel)
+        try:
+            return await stub.GetHealth(
+                operations_pb.GetHealthRequest(),
+                timeout=self._connection.timeout,
+                metadata=self._connection.metadata(),
+            )
+        except grpc.aio.AioRpcError as error:
+            report = operations_pb.HealthReport()
+            if detail_of(error, report):
+                return report
+            raise from_rpc(error) from error
+
+
+async def _pages(page: Callable[[str], Awaitable[tuple[Sequence[T], str]]]) -> AsyncGenerator[T]:
+    token = ""
+    while True:
+        resources, token = await page(token)
+        for resource in resources:
+            yield resource
+        if not token:
+            return

@@ -1,0 +1,77 @@
+"""How calls leave this program: channel, credential, deadline, consistency token, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import TypeVar
+
+import grpc
+from cinnabar_common.channels import target_of
+
+from cinnabar_client.errors import from_rpc
+
+CONSISTENCY_TOKEN = "cinnabar-consistency-token"
+Q = TypeVar("Q")
+A = TypeVar("A")
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # what the services allow
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to "host:port" with the package's retry policy (``service_config.json``)."""
+    policy = (files("cinnabar_client") / "service_config.json").read_text("utf-8")
+    return grpc.aio.insecure_channel(
+        target_of(address),
+        options=[
+            ("grpc.service_config", policy),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ],
+    )
+
+
+class Connection:
+    """A channel, who calls, and what this caller has written so far.
+
+    The consistency token is opaque and stands for one write (or batch): the last one received is sent with
+    every call, so a read shows at least this client's latest write.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, token: str, timeout: float) -> None:
+        self.channel = channel
+        self.timeout = timeout
+        self._token = token
+        self._consistency = ""
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        pairs: list[tuple[str, str]] = []
+        if self._token:
+            pairs.append(("authorization", f"Bearer {self._token}"))
+        if self._consistency:
+            pairs.append((CONSISTENCY_TOKEN, self._consistency))
+        return tuple(pairs)
+
+    async def unary(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout: float | None = None
+    ) -> A:
+        """Calls ``method`` under a deadline. Raises ApiError."""
+        call = method(request, timeout=timeout or self.timeout, metadata=self.metadata())
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+        self.remember(await call.initial_metadata())
+        self.remember(await call.trailing_metadata())
+        return answer
+
+    def remember(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Keeps the consistency token, if there is one."""
+        for key, value in metadata:
+            if key == CONSISTENCY_TOKEN and isinstance(value, str):
+                self._consistency = value

@@ -1,0 +1,292 @@
+"""Plain data (YAML, JSON, the command line) to the messages of the API. Finds all problems at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
+from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar_common.errors import FieldViolation
+from cinnabar_common.names import ID_RULE, AssignmentName, is_id
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+M = TypeVar("M", bound=Message)
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*")
+_MADE_BY_SERVICE = {
+    Assignment.DESCRIPTOR.full_name: {"name", "revision_id", "etag", "create_time", "update_time"}
+}
+
+
+class InvalidInput(ValueError):
+    """The data cannot be sent; ``violations`` name the path and the rule of everything that is wrong."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__("\n".join(f"{v.field}: {v.rule}" if v.field else v.rule for v in violations))
+        self.violations = tuple(violations)
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentDraft:
+    """An assignment as a person writes it. ``course`` and ``assignment_id`` are "" where not given."""
+
+    course: str
+    assignment_id: str
+    assignment: Assignment
+    path: str = ""
+
+
+def drafts(data: object) -> list[AssignmentDraft]:
+    """The assignments of a YAML document: one mapping, or a list of them.
+
+    Keys: ``course``, ``assignment`` (both optional), ``display_name``, ``close_time``, ``items``; an item has
+    the fields of ``cinnabar.grader.v1.Item``. Raises InvalidInput with paths such as
+    ``[1].items[0].free_text.references``.
+    """
+    several = isinstance(data, list)
+    parts = cast("list[object]", data) if several else [data]
+    problems: list[FieldViolation] = []
+    found: list[AssignmentDraft] = []
+    for index, part in enumerate(parts):
+        path = f"[{index}]" if several else ""
+        if not isinstance(part, dict):
+            problems.append(FieldViolation(path, "must be a mapping with display_name and items"))
+            continue
+        rest = _keyed(cast("dict[object, object]", part))
+        course, assignment_id = (_own_id(rest, key, path, problems) for key in ("course", "assignment"))
+        assignment = _filled(Assignment(), rest, path, problems)
+        if not assignment.items and "items" not in rest:
+            problems.append(FieldViolation(_join(path, "items"), "must have at least one item"))
+        found.append(AssignmentDraft(course, assignment_id, assignment, path))
+    if not parts:
+        problems.append(FieldViolation("", "holds no assignment"))
+    if problems:
+        raise InvalidInput(problems)
+    return found
+
+
+def assignment_from(data: Mapping[str, object]) -> Assignment:
+    """The message of one assignment. Raises InvalidInput."""
+    return drafts(dict(data))[0].assignment
+
+
+def in_file(violations: Iterable[FieldViolation], draft: AssignmentDraft) -> list[FieldViolation]:
+    """What the service found wrong in a request, by the paths of the file that it was made from."""
+    found: list[FieldViolation] = []
+    for violation in violations:
+        field = violation.field
+        match field.split(".", 1):
+            case ["assignment", rest]:
+                field = rest
+            case ["assignment_id"]:
+                field = "assignment"
+            case ["parent"]:
+                field = "course"
+            case _:
+                pass
+        found.append(FieldViolation(_join(draft.path, field), violation.rule))
+    return found
+
+
+def answer_to(item: Item, value: object) -> Answer:
+    """The answer ``value`` to ``item``, by the item's kind.
+
+    Text: a string. Choice: a list of option ids, or one string of them with commas. Numeric: a number, a
+    string such as "9.81 m/s^2", or {"number": 9.81, "unit": "m/s^2"}. The wrappings {"text": …} and
+    {"choice": […]} are understood too. Raises InvalidInput.
+    """
+    kind = item.WhichOneof("grader")
+    if isinstance(value, dict):
+        given = cast("dict[str, object]", value)
+        if kind == "numeric" and given.keys() <= {"number", "unit"} and "number" in given:
+            return _number(item.item, given["number"], given.get("unit", ""))
+        key = "choice" if kind == "choice" else "text"
+        if given.keys() != {key}:
+            raise _bad(item, f"must be an answer to a {kind} item")
+        value = given[key]
+    match kind, value:
+        case "choice", str():
+            options = [part.strip() for part in value.split(",") if part.strip()]
+            return Answer(item=item.item, choice=Answer.Choice(options=options))
+        case "choice", list():
+            return Answer(
+                item=item.item,
+                choice=Answer.Choice(options=[str(option) for option in cast("list[object]", value)]),
+            )
+        case "numeric", str():
+            match = _NUMBER.fullmatch(value)
+            if match is None:
+                raise _bad(item, "must be a number, and its unit after it")
+            return _number(item.item, float(match[1]), match[2] or "")
+        case "numeric", int() | float():
+            return _number(item.item, value, "")
+        case "text" | "free_text", str():
+            return Answer(item=item.item, text=value)
+        case None, _:
+            raise _bad(item, "is an item of a kind that this program does not know")
+        case _:
+            raise _bad(item, f"must be an answer to a {kind} item")
+
+
+def answers_to(assignment: Assignment, values: Mapping[str, object]) -> list[Answer]:
+    """Answers by item id, in the order of the items. Raises InvalidInput, also for unknown items."""
+    items = {item.item: item for item in assignment.items}
+    problems = [
+        FieldViolation(name, f"is no item of {assignment.name}; there are {', '.join(items)}")
+        for name in values
+        if name not in items
+    ]
+    answers: list[Answer] = []
+    for name, item in items.items():
+        if name in values:
+            try:
+                answers.append(answer_to(item, values[name]))
+            except InvalidInput as error:
+                problems += error.violations
+    if problems:
+        raise InvalidInput(problems)
+    return answers
+
+
+def submission_request(
+    parent: AssignmentName | str,
+    answers: Sequence[Answer],
+    *,
+    author: str = "",
+    request_id: str = "",
+    priority: Submission.Priority.ValueType = Submission.PRIORITY_UNSPECIFIED,
+) -> CreateSubmissionRequest:
+    """A submission to be made; without ``request_id`` the client adds one when it sends it."""
+    return CreateSubmissionRequest(
+        parent=str(parent),
+        submission=Submission(author=author, answers=answers, priority=priority),
+        request_id=request_id,
+    )
+
+
+def assignment_name(text: str) -> AssignmentName:
+    """COURSE/ASSIGNMENT, or the whole resource name. Raises InvalidInput."""
+    name = AssignmentName.parse(text)
+    if name is None and text.count("/") == 1:
+        course, _, assignment = text.partition("/")
+        name = AssignmentName.parse(f"courses/{course}/assignments/{assignment}")
+    if name is None:
+        raise InvalidInput([FieldViolation("", f"{text!r} is not COURSE/ASSIGNMENT; each {ID_RULE}")])
+    return name
+
+
+def _own_id(rest: dict[str, object], key: str, path: str, problems: list[FieldViolation]) -> str:
+    value = rest.pop(key, "")
+    if isinstance(value, str) and (not value or is_id(value)):
+        return value
+    problems.append(FieldViolation(_join(path, key), ID_RULE))
+    return ""
+
+
+def _filled(message: M, data: Mapping[str, object], path: str, problems: list[FieldViolation]) -> M:
+    """Sets the fields of ``message`` that ``data`` names as the proto does; null means not given."""
+    ours = _MADE_BY_SERVICE.get(message.DESCRIPTOR.full_name, set())
+    fields = {name: f for name, f in message.DESCRIPTOR.fields_by_name.items() if name not in ours}
+    for key, value in data.items():
+        field = fields.get(key)
+        if field is None:
+            rule = f"is not a setting; there are {', '.join(fields)}"
+            problems.append(FieldViolation(_join(path, key), rule))
+        elif value is not None:
+            _set(message, cast("FieldDescriptor", field), value, _join(path, key), problems)
+    for oneof in message.DESCRIPTOR.oneofs:
+        names = [field.name for field in oneof.fields]
+        if sum(data.get(name) is not None for name in names) != 1:
+            problems.append(FieldViolation(path, f"must have exactly one of {', '.join(names)}"))
+    return message
+
+
+def _set(
+    message: Message, field: FieldDescriptor, value: object, path: str, problems: list[FieldViolation]
+) -> None:
+    if field.is_repeated:
+        if not isinstance(value, list):
+            problems.append(FieldViolation(path, "must be a list"))
+            return
+        target = getattr(message, field.name)
+        for index, part in enumerate(cast("list[object]", value)):
+            place = f"{path}[{index}]"
+            if field.message_type is None:
+                converted = _scalar(field, part, place, problems)
+                if converted is not None:
+                    target.append(converted)
+            elif isinstance(part, dict):
+                _filled(target.add(), _keyed(cast("dict[object, object]", part)), place, problems)
+            else:
+                problems.append(FieldViolation(place, "must be a mapping"))
+    elif field.message_type is None:
+        converted = _scalar(field, value, path, problems)
+        if converted is not None:
+            setattr(message, field.name, converted)
+    elif field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+        _set_time(getattr(message, field.name), value, path, problems)
+    elif isinstance(value, dict):
+        part = getattr(message, field.name)
+        part.SetInParent()
+        _filled(part, _keyed(cast("dict[object, object]", value)), path, problems)
+    else:
+        problems.append(FieldViolation(path, "must be a mapping"))
+
+
+def _keyed(data: dict[object, object]) -> dict[str, object]:
+    return {str(key): value for key, value in data.items()}
+
+
+def _scalar(
+    field: FieldDescriptor, value: object, path: str, problems: list[FieldViolation]
+) -> str | float | bool | None:
+    match field.cpp_type, value:
+        case FieldDescriptor.CPPTYPE_BOOL, bool():
+            return value
+        case FieldDescriptor.CPPTYPE_DOUBLE, int() | float() if not isinstance(value, bool):
+            if math.isfinite(value):
+                return float(value)
+            rule = "must be a finite number"
+        case FieldDescriptor.CPPTYPE_STRING, str():
+            return value
+        case FieldDescriptor.CPPTYPE_STRING, _:
+            rule = "must be a text; put it in quotes"
+        case FieldDescriptor.CPPTYPE_BOOL, _:
+            rule = "must be true or false"
+        case _:
+            rule = "must be a number"
+    problems.append(FieldViolation(path, rule))
+    return None
+
+
+def _set_time(target: Timestamp, value: object, path: str, problems: list[FieldViolation]) -> None:
+    try:
+        moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
+    except ValueError:
+        problems.append(FieldViolation(path, "must be a time such as 2026-05-31T18:00:00+02:00"))
+        return
+    target.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC))
+
+
+def _number(item: str, value: object, unit: object) -> Answer:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidInput([FieldViolation(item, "must be a finite number")])
+    if not isinstance(unit, str):
+        raise InvalidInput([FieldViolation(item, "must have a text as its unit")])
+    return Answer(item=item, number=Answer.Number(value=float(value), unit=unit))
+
+
+def _bad(item: Item, rule: str) -> InvalidInput:
+    return InvalidInput([FieldViolation(item.item, rule)])
+
+
+def _join(path: str, field: str) -> str:
+    return f"{path}.{field}" if path and field else path or field
