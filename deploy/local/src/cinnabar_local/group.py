@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -18,10 +18,14 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class ProcessGroup:
     """The processes of ``specs``; their logs are ``<logs>/<name>.log``, and of the time before, ``.log.1``.
 
+    ``on_spawn`` is called whenever one of them has got a process id.
+
     Raises ValueError when two rows have one name, or a row needs one that is not there or comes later.
     """
 
-    def __init__(self, specs: Iterable[ProcessSpec], *, logs: Path) -> None:
+    def __init__(
+        self, specs: Iterable[ProcessSpec], *, logs: Path, on_spawn: Callable[[], None] | None = None
+    ) -> None:
         self._processes: dict[str, Process] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
@@ -34,7 +38,7 @@ class ProcessGroup:
             log_path = logs / f"{spec.name}.log"
             if log_path.exists():
                 log_path.replace(logs / f"{spec.name}.log.1")
-            self._processes[spec.name] = Process(spec, log_path=log_path)
+            self._processes[spec.name] = Process(spec, log_path=log_path, on_spawn=on_spawn)
             self._locks[spec.name] = asyncio.Lock()
 
     def __getitem__(self, name: str) -> Process:

@@ -38,7 +38,8 @@ class ProcessSpec:
 
     ``ready`` raises NotReady until the process serves. ``prepare`` runs before each start, ``settle`` when
     the process became ready; both may run many times and must come to the same end. A ``one_shot`` process
-    is ready when it has exited with 0. ``env`` is added to the inherited environment.
+    is ready when it has exited with 0. ``env`` is added to the inherited environment. One that is
+    ``killed_to_stop`` is known not to end by itself in good time after the signal, and loses nothing by it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ProcessSpec:
     runner_died_signal: signal.Signals = signal.SIGKILL
     ready_seconds: float = 60.0
     stop_seconds: float = 30.0
+    killed_to_stop: bool = False
 
 
 class StartFailed(RuntimeError):
@@ -64,10 +66,13 @@ class StartFailed(RuntimeError):
 class Process:
     """A process of the stack, running or not. Not for use by several tasks at once, except ``wait``."""
 
-    def __init__(self, spec: ProcessSpec, *, log_path: Path) -> None:
+    def __init__(
+        self, spec: ProcessSpec, *, log_path: Path, on_spawn: Callable[[], None] | None = None
+    ) -> None:
         self.spec = spec
         self.log_path = log_path
         self.wanted = False
+        self._on_spawn = on_spawn
         self._process: asyncio.subprocess.Process | None = None
         self._paused: list[psutil.Process] = []
 
@@ -120,7 +125,8 @@ class Process:
             async with asyncio.timeout(self.spec.stop_seconds):
                 await self._process.wait()
         except TimeoutError:
-            log.warning("process did not stop in time", extra={"stack_process": self.name})
+            if not self.spec.killed_to_stop:
+                log.warning("process did not stop in time", extra={"stack_process": self.name})
         await self.kill()
 
     async def kill(self) -> None:
@@ -176,6 +182,8 @@ class Process:
                 cwd=spec.folder,
                 start_new_session=True,
             )
+        if self._on_spawn is not None:
+            self._on_spawn()
 
     async def _until_ready(self) -> None:
         process = self._process

@@ -28,8 +28,11 @@ class Endpoint:
     host: str
     port: int
 
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+    @classmethod
+    def parse(cls, address: str) -> "Endpoint":
+        """From ``host:port``. Raises ValueError."""
+        host, _, port = address.rpartition(":")
+        return cls(host=host, port=int(port))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,9 @@ class SeaweedFS:
             folder=self.folder,
             prepare=prepare,
             ready=ready,
-            stop_seconds=5.0,
+            # It closes its volumes at once, then the filer waits for its own watchers to leave.
+            stop_seconds=1.0,
+            killed_to_stop=True,
         )
 
     def _port(self, part: str) -> int:

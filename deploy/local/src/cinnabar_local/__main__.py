@@ -1,0 +1,8 @@
+"""``python -m cinnabar_local up|down|status``."""
+
+import sys
+
+from cinnabar_local.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""The table of processes: what the suite consists of on one machine, for people, tests and measurements."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cinnabar_local import binaries, probes
+from cinnabar_local.credentials import Credentials
+from cinnabar_local.identity import Identity
+from cinnabar_local.ports import HOST, Ports
+from cinnabar_local.process import ProcessSpec, Step
+from cinnabar_local.servers import Endpoint, Envoy, PostgresShard, SeaweedFS, Valkey, postgres_shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackConfig:
+    """How much of what.
+
+    ``env`` adds settings: by service ("scheduler") for all its replicas, or by process ("scheduler-0").
+    ``supervise`` starts again what dies unasked. Without ``services`` there are the data servers alone.
+    """
+
+    data_dir: Path
+    shards: int = 2
+    storages: int = 1
+    schedulers: int = 1
+    gateways: int = 2
+    graders: int = 2
+    services: bool = True
+    objects: bool = True
+    supervise: bool = False
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardAddress:
+    """URLs of one shard, ``postgresql://user:password@host:port/cinnabar``."""
+
+    primary_url: str
+    replica_urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where everything listens: ``host:port`` where not said otherwise."""
+
+    envoy: str
+    envoy_admin: str
+    gateways: tuple[str, ...]
+    schedulers: tuple[str, ...]
+    storages: tuple[str, ...]
+    graders: tuple[str, ...]
+    redis_url: str
+    shards: tuple[ShardAddress, ...]
+    s3_endpoint: str
+    s3_access_key: str
+    s3_secret_key: str
+
+    @property
+    def http(self) -> str:
+        """Base URL for REST."""
+        return f"http://{self.envoy}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEnvironment:
+    """The settings of the services, from the addresses of each other; the compose file has the same names."""
+
+    shards: str
+    redis_url: str
+    storage_target: str
+    scheduler_target: str
+
+    def of(self, service: str, listen: str) -> dict[str, str]:
+        """The environment of one replica of ``service``."""
+        match service:
+            case "storage":
+                return {"STORAGE_LISTEN": listen, "STORAGE_SHARDS": self.shards}
+            case "scheduler":
+                return {
+                    "SCHEDULER_LISTEN": listen,
+                    "SCHEDULER_REDIS_URL": self.redis_url,
+                    "SCHEDULER_STORAGE_TARGET": self.storage_target,
+                }
+            case "gateway":
+                return {
+                    "GATEWAY_LISTEN": listen,
+                    "GATEWAY_STORAGE_TARGET": self.storage_target,
+                    "GATEWAY_SCHEDULER_TARGET": self.scheduler_target,
+                    "GATEWAY_AUTH": "development",
+                }
+            case "grader":
+                return {"GRADER_LISTEN": listen, "GRADER_SCHEDULER_TARGET": self.scheduler_target}
+            case _:
+                raise ValueError(f"no service is called {service!r}")
+
+
+def service_command(service: str, *arguments: str) -> tuple[str, ...]:
+    """How a service is started, from any interpreter that has it."""
+    return ("-m", f"cinnabar_{service}", *arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The rows, in the order of their needs, and where they will listen."""
+
+    rows: tuple[ProcessSpec, ...]
+    addresses: Addresses
+
+
+def build_table(
+    config: StackConfig, *, folder: Path, ports: Ports, credentials: Credentials, identity: Identity | None
+) -> Table:
+    """The table for ``config`` with its data in ``folder``. Raises ProgramMissing, NoFreePort."""
+    programs = binaries.postgres_folder_for(identity, folder / "programs")
+    shards = tuple(
+        postgres_shard(
+            number,
+            folder=folder,
+            ports=ports,
+            programs=programs,
+            credentials=credentials,
+            identity=identity,
+        )
+        for number in range(config.shards)
+    )
+    valkey = Valkey(
+        name="valkey", folder=folder / "valkey", port=ports.of("valkey"), password=credentials.redis
+    )
+    objects = SeaweedFS(
+        name="seaweedfs",
+        folder=folder / "seaweedfs",
+        ports=ports,
+        access_key=credentials.s3_access_key,
+        secret_key=credentials.s3_secret_key,
+    )
+    listen = {
+        service: tuple(f"{HOST}:{ports.of(f'{service}-{number}')}" for number in range(count))
+        for service, count in (
+            ("storage", config.storages),
+            ("scheduler", config.schedulers),
+            ("gateway", config.gateways),
+            ("grader", config.graders),
+        )
+    }
+    envoy = Envoy(
+        name="envoy",
+        folder=folder / "envoy",
+        port=ports.of("envoy"),
+        admin_port=ports.of("envoy-admin"),
+        gateways=tuple(Endpoint.parse(address) for address in listen["gateway"]),
+    )
+    rows = [row for shard in shards for row in shard.processes()]
+    rows.append(valkey.process())
+    if config.objects:
+        rows.append(objects.process())
+    if config.services:
+        rows += _service_rows(config, shards, valkey, listen)
+        rows.append(envoy.process(needs=_names("gateway", config.gateways)))
+    addresses = Addresses(
+        envoy=f"{HOST}:{envoy.port}",
+        envoy_admin=f"{HOST}:{envoy.admin_port}",
+        gateways=listen["gateway"],
+        schedulers=listen["scheduler"],
+        storages=listen["storage"],
+        graders=listen["grader"],
+        redis_url=valkey.url,
+        shards=tuple(
+            ShardAddress(
+                primary_url=shard.primary.url, replica_urls=tuple(replica.url for replica in shard.replicas)
+            )
+            for shard in shards
+        ),
+        s3_endpoint=objects.endpoint,
+        s3_access_key=credentials.s3_access_key,
+        s3_secret_key=credentials.s3_secret_key,
+    )
+    return Table(rows=tuple(rows), addresses=addresses)
+
+
+def _names(service: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{service}-{number}" for number in range(count))
+
+
+def _service_rows(
+    config: StackConfig,
+    shards: tuple[PostgresShard, ...],
+    valkey: Valkey,
+    listen: Mapping[str, tuple[str, ...]],
+) -> list[ProcessSpec]:
+    environment = ServiceEnvironment(
+        shards=",".join(shard.setting_of() for shard in shards),
+        redis_url=valkey.url,
+        storage_target=",".join(listen["storage"]),
+        scheduler_target=",".join(listen["scheduler"]),
+    )
+    storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)
+    # Each service would also come up before those that it calls, but then first waits out a reconnection.
+    needs = {
+        "storage": ("storage-migrate",),
+        "scheduler": (valkey.name, *storages),
+        "gateway": (*storages, *schedulers),
+        "grader": schedulers,
+    }
+    rows = [
+        ProcessSpec(
+            name="storage-migrate",
+            command=(sys.executable, *service_command("storage", "migrate")),
+            env=environment.of("storage", listen["storage"][0]) | dict(config.env.get("storage", {})),
+            needs=tuple(shard.primary.name for shard in shards),
+            one_shot=True,
+            ready_seconds=120.0,
+        )
+    ]
+    for service, addresses in listen.items():
+        extra = config.env.get(service, {})
+        for number, address in enumerate(addresses):
+            name = f"{service}-{number}"
+            rows.append(
+                ProcessSpec(
+                    name=name,
+                    command=(sys.executable, *service_command(service)),
+                    env=environment.of(service, address) | dict(extra) | dict(config.env.get(name, {})),
+                    needs=needs[service],
+                    ready=_serving(address),
+                )
+            )
+    return rows
+
+
+def _serving(address: str) -> Step:
+    async def ready() -> None:
+        await probes.grpc_serving(address)
+
+    return ready
