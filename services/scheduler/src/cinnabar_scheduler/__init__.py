@@ -1,1 +1,1 @@
-"""cinnabar_scheduler"""
+"""The scheduler: queue, leases, retries and recovery; all of its state is in Redis."""

@@ -1,0 +1,125 @@
+"""The storage service as the scheduler's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.grader.v1.grade_pb2 import AnswerSet
+from cinnabar.storage.v1 import storage_service_pb2 as pb
+from cinnabar.storage.v1.storage_service_pb2_grpc import StorageReaderServiceStub, StorageWriterServiceStub
+from cinnabar_common.errors import from_rpc_error
+from cinnabar_common.names import split_task_id, task_id
+
+from cinnabar_scheduler import convert
+from cinnabar_scheduler.ports import OpenTasks, StoreUnavailable
+from cinnabar_scheduler.tasks import Committed, FencedOutcome, Grade, Position, QueueName, Task
+
+_RESULTS = {
+    pb.CommitOutcomesResponse.COMMITTED: Committed.COMMITTED,
+    pb.CommitOutcomesResponse.ALREADY_GRADED: Committed.ALREADY_GRADED,
+    pb.CommitOutcomesResponse.SUPERSEDED: Committed.SUPERSEDED,
+    pb.CommitOutcomesResponse.UNAVAILABLE: Committed.UNAVAILABLE,
+}
+
+
+class StorageClient:
+    """Implements ports.Store."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_seconds: float) -> None:
+        self._writer = StorageWriterServiceStub(channel)
+        self._reader = StorageReaderServiceStub(channel)
+        self._timeout = timeout_seconds
+        self._shards = 0
+
+    async def commit(self, outcomes: Sequence[FencedOutcome]) -> tuple[list[Committed], list[Position]]:
+        request = pb.CommitOutcomesRequest(outcomes=map(_fenced_outcome, outcomes))
+        try:
+            response = await self._writer.CommitOutcomes(request, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        return (
+            [_RESULTS[result] for result in response.results],
+            [Position(position.shard, position.lsn) for position in response.positions],
+        )
+
+    async def items(self, revisions: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+        request = pb.GetRevisionsRequest(
+            revisions=[pb.RevisionKey(tenant=tenant, revision_id=revision) for tenant, revision in revisions]
+        )
+        try:
+            response = await self._reader.GetRevisions(request, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        return {
+            f"{record.revision_id}/{item.item}": item.SerializeToString()
+            for record in response.revisions
+            for item in Assignment.FromString(record.spec).items
+        }
+
+    async def shard_count(self) -> int:
+        if not self._shards:
+            try:
+                response = await self._reader.ListShards(pb.ListShardsRequest(), timeout=self._timeout)
+            except grpc.aio.AioRpcError as error:
+                raise StoreUnavailable from from_rpc_error(error, "storage")
+            self._shards = response.shard_count
+        return self._shards
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when storage does not answer."""
+        try:
+            await self._reader.ListShards(pb.ListShardsRequest(), timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+
+    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
+        submission, item = after or ("", "")
+        request = pb.ListOpenTasksRequest(
+            shard=shard, after_submission_id=submission, after_item_id=item, limit=limit
+        )
+        try:
+            response = await self._reader.ListOpenTasks(request, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        tasks = [_task(task) for task in response.tasks]
+        last = response.tasks[-1] if len(response.tasks) == limit else None
+        return OpenTasks(tasks, (last.submission_id, last.item_id) if last else None)
+
+
+def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
+    submission, item = split_task_id(outcome.task)
+    message = pb.FencedOutcome(
+        tenant=outcome.tenant,
+        submission_id=submission,
+        item_id=item,
+        generation=outcome.generation,
+        fence=outcome.fence,
+        lease_token=outcome.token,
+        worker=outcome.worker,
+    )
+    result = outcome.outcome
+    if isinstance(result, Grade):
+        message.grade.score = result.score
+        message.grade.grade = result.blob
+    else:
+        message.dead_letter.reason = result.reason
+        message.dead_letter.attempts = result.attempts
+    return message
+
+
+def _task(task: pb.OpenTask) -> Task:
+    """An open task as it is queued: ready since its submission was created, so it keeps its place."""
+    answers = AnswerSet.FromString(task.answers).answers
+    answer = next((one.SerializeToString() for one in answers if one.item == task.item_id), b"")
+    return Task(
+        task=task_id(task.submission_id, task.item_id),
+        tenant=task.tenant,
+        queue=QueueName(task.queue),
+        generation=task.generation,
+        head_start=convert.head_start(task.priority),
+        ready_ms=task.create_time.ToMilliseconds(),
+        item_key=f"{task.revision_id}/{task.item_id}",
+        answer=answer,
+    )

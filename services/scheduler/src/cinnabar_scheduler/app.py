@@ -1,0 +1,111 @@
+"""Composition root of the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+from cinnabar.scheduler.v1 import queue_service_pb2, work_service_pb2
+from cinnabar.scheduler.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from cinnabar.scheduler.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
+from cinnabar_common.channels import channel
+from cinnabar_common.clock import SystemClock
+from cinnabar_common.health import HealthBoard
+from cinnabar_common.server import serving
+
+from cinnabar_scheduler.adapters.redis_bus import RedisBus
+from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
+from cinnabar_scheduler.adapters.redis_queue import RedisQueue
+from cinnabar_scheduler.adapters.storage_client import StorageClient
+from cinnabar_scheduler.config import SchedulerConfig
+from cinnabar_scheduler.dispatch import Dispatcher
+from cinnabar_scheduler.followers import Followers
+from cinnabar_scheduler.items import ItemSource
+from cinnabar_scheduler.outcomes import Outcomes
+from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
+from cinnabar_scheduler.recovery import Recovery
+from cinnabar_scheduler.refusals import Refusals
+from cinnabar_scheduler.tasks import LeaseToken, RetryPolicy
+from cinnabar_scheduler.work_service import WorkService
+
+
+@asynccontextmanager
+async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
+    """Runs a scheduler; yields the port it listens on."""
+    async with AsyncExitStack() as stack:
+        redis = connect(config.redis_url, timeout_seconds=config.redis_timeout_seconds)
+        stack.push_async_callback(redis.aclose)
+        listener = connect_listener(config.redis_url, timeout_seconds=config.redis_timeout_seconds)
+        stack.push_async_callback(listener.aclose)
+        storage = await stack.enter_async_context(channel(config.storage_target))
+
+        queue = RedisQueue(
+            redis,
+            clock=SystemClock(),
+            lease_seconds=config.lease_seconds,
+            policy=RetryPolicy(
+                backoff_base_ms=int(config.backoff_base_seconds * 1000),
+                backoff_cap_ms=int(config.backoff_cap_seconds * 1000),
+                max_failures=config.max_failures,
+                max_faults=config.max_faults,
+            ),
+        )
+        store = StorageClient(storage, timeout_seconds=config.storage_timeout_seconds)
+        followers = Followers()
+        refusals = Refusals()
+        dispatcher = Dispatcher(queue, ItemSource(store), refusals.add)
+
+        def cancelled(tokens: Sequence[LeaseToken]) -> None:
+            dispatcher.cancel(tokens)
+
+        bus = RedisBus(
+            listener,
+            publisher=redis,
+            on_wake=dispatcher.wake,
+            on_reconnect=dispatcher.wake_all,
+            on_changed=followers.tell,
+            on_cancelled=cancelled,
+        )
+        outcomes = await stack.enter_async_context(Outcomes(queue, store, bus, followers.tell).running())
+        enqueues = await stack.enter_async_context(enqueue_coalescer(queue, dispatcher).running())
+        await stack.enter_async_context(dispatcher.running())
+        recovery = Recovery(queue, store, outcomes, sweep_seconds=config.sweep_seconds)
+        await stack.enter_async_context(recovery.running())
+
+        side_tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        for task in (
+            side_tasks.create_task(bus.listen(), name="bus"),
+            side_tasks.create_task(refusals.run(outcomes), name="refusals"),
+        ):
+            stack.callback(task.cancel)
+
+        work = WorkService(
+            queue,
+            dispatcher,
+            outcomes,
+            lease_seconds=config.lease_seconds,
+            max_credits=config.max_credits,
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            add_QueueServiceServicer_to_server(
+                QueueService(queue, dispatcher, followers, bus, enqueues), server
+            )
+            add_WorkServiceServicer_to_server(work, server)
+
+        health = HealthBoard({"redis": queue.ping, "storage": store.ping})
+        port = await stack.enter_async_context(
+            serving(
+                config.listen,
+                register=register,
+                services=(
+                    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
+                    work_service_pb2.DESCRIPTOR.services_by_name["WorkService"].full_name,
+                ),
+                health=health,
+                grace_seconds=2.0,
+            )
+        )
+        yield port

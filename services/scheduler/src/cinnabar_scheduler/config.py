@@ -1,0 +1,31 @@
+"""Configuration of the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """Read once at start; field ``x`` is ``SCHEDULER_X``."""
+
+    redis_url: str
+    storage_target: str
+    listen: str = "0.0.0.0:50052"
+    lease_seconds: float = 15.0
+    backoff_base_seconds: float = 1.0
+    backoff_cap_seconds: float = 60.0
+    max_failures: int = 4
+    max_faults: int = 6
+    max_credits: int = 4096
+    sweep_seconds: float = 10.0
+    storage_timeout_seconds: float = 5.0
+    redis_timeout_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.lease_seconds < 1:
+            raise ValueError("SCHEDULER_LEASE_SECONDS must be at least 1")
+        if self.max_failures < 1 or self.max_faults < 1:
+            raise ValueError("SCHEDULER_MAX_FAILURES and SCHEDULER_MAX_FAULTS must be at least 1")
+        if not 0 < self.backoff_base_seconds <= self.backoff_cap_seconds:
+            raise ValueError("SCHEDULER_BACKOFF_BASE_SECONDS must be positive and at most the cap")

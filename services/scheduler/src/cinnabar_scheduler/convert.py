@@ -1,0 +1,197 @@
+"""Protos to the scheduler's domain and back, and validation of requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
+from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
+from cinnabar.type.v1.position_pb2 import Position as PositionProto
+from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_common.names import ID_RULE, is_id, split_task_id
+
+from cinnabar_scheduler.dispatch import Delivery
+from cinnabar_scheduler.outcomes import Failure, Fate
+from cinnabar_scheduler.ports import Changed
+from cinnabar_scheduler.session import ProtocolViolation
+from cinnabar_scheduler.tasks import Grade, HeadStart, Position, QueueName, Task
+
+MAX_TASKS = 10_000
+MAX_OUTCOMES = 1_000
+MAX_REASON = 500
+
+_HEAD_STARTS = {
+    queue_pb.PRIORITY_UNSPECIFIED: HeadStart.NORMAL,
+    queue_pb.REGRADE: HeadStart.REGRADE,
+    queue_pb.LOW: HeadStart.LOW,
+    queue_pb.NORMAL: HeadStart.NORMAL,
+    queue_pb.HIGH: HeadStart.HIGH,
+    queue_pb.RECOVERY: HeadStart.RECOVERY,
+}
+
+_RECEIPTS = {
+    Fate.COMMITTED: work_pb.Receipt.COMMITTED,
+    Fate.RETRYING: work_pb.Receipt.RETRYING,
+    Fate.DEAD_LETTERED: work_pb.Receipt.DEAD_LETTERED,
+    Fate.RETURNED: work_pb.Receipt.RETURNED,
+    Fate.STALE_LEASE: work_pb.Receipt.STALE_LEASE,
+    Fate.ALREADY_GRADED: work_pb.Receipt.ALREADY_GRADED,
+    Fate.SUPERSEDED: work_pb.Receipt.SUPERSEDED,
+}
+
+
+def head_start(priority: int) -> HeadStart:
+    """Head start of a priority number; that of NORMAL for unknown ones."""
+    return _HEAD_STARTS.get(queue_pb.Priority.ValueType(priority), HeadStart.NORMAL)
+
+
+def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
+    """The tasks of a request, ready at ``now_ms`` unless they name a later time.
+
+    Raises InvalidRequest with every broken rule.
+    """
+    if len(request.tasks) > MAX_TASKS:
+        raise InvalidRequest([FieldViolation("tasks", f"at most {MAX_TASKS}")])
+    violations: list[FieldViolation] = []
+    result: list[Task] = []
+    for index, task in enumerate(request.tasks):
+        problems = _task_problems(task)
+        if problems:
+            violations += [problem.under(f"tasks[{index}]") for problem in problems]
+            continue
+        ready_ms = now_ms
+        if task.HasField("not_before"):
+            ready_ms = max(now_ms, task.not_before.ToMilliseconds())
+        result.append(
+            Task(
+                task=task.task,
+                tenant=task.tenant,
+                queue=QueueName(task.queue),
+                generation=task.generation,
+                head_start=head_start(task.priority),
+                ready_ms=ready_ms,
+                item_key=task.item_key,
+                answer=task.answer,
+            )
+        )
+    if violations:
+        raise InvalidRequest(violations)
+    return result
+
+
+def _task_problems(task: queue_pb.QueuedTask) -> list[FieldViolation]:
+    problems: list[FieldViolation] = []
+    try:
+        split_task_id(task.task)
+    except ValueError:
+        problems.append(FieldViolation("task", 'must be "{submission}/{item}"'))
+    if not is_id(task.tenant):
+        problems.append(FieldViolation("tenant", ID_RULE))
+    if not is_id(task.queue):
+        problems.append(FieldViolation("queue", ID_RULE))
+    if task.generation < 1:
+        problems.append(FieldViolation("generation", "must be at least 1"))
+    if "/" not in task.item_key or "\n" in task.item_key:
+        problems.append(FieldViolation("item_key", 'must be "{revision}/{item}"'))
+    return problems
+
+
+def cancellations(request: queue_pb.CancelRequest) -> dict[QueueName, list[str]]:
+    """Task ids by queue. Raises InvalidRequest."""
+    if len(request.tasks) > MAX_TASKS:
+        raise InvalidRequest([FieldViolation("tasks", f"at most {MAX_TASKS}")])
+    violations = [
+        FieldViolation(f"tasks[{index}].queue", ID_RULE)
+        for index, task in enumerate(request.tasks)
+        if not is_id(task.queue)
+    ]
+    if violations:
+        raise InvalidRequest(violations)
+    result: dict[QueueName, list[str]] = {}
+    for task in request.tasks:
+        result.setdefault(QueueName(task.queue), []).append(task.task)
+    return result
+
+
+def hello(message: work_pb.Hello) -> tuple[str, Sequence[str]]:
+    """(worker, queues). Raises ProtocolViolation."""
+    if not is_id(message.worker):
+        raise ProtocolViolation(f"hello.worker {ID_RULE}")
+    for queue in message.queues:
+        if not is_id(queue):
+            raise ProtocolViolation(f"hello.queues {ID_RULE}")
+    return message.worker, message.queues
+
+
+def grade(outcome: work_pb.Outcome) -> Grade | Failure:
+    """The verdict of an outcome; a Failure of the grader when it is not one that may be kept."""
+    verdict = outcome.grade
+    if not (
+        math.isfinite(verdict.score)
+        and math.isfinite(verdict.max_score)
+        and 0 <= verdict.score <= verdict.max_score
+    ):
+        return Failure("the grader's score is not between 0 and the maximum")
+    if not verdict.criteria:
+        return Failure("the grader's grade has no criteria")
+    return Grade(verdict.score, verdict.SerializeToString())
+
+
+def failure(outcome: work_pb.Outcome) -> Failure:
+    """The failure that a grader tells."""
+    return Failure(outcome.failure.message[:MAX_REASON] or "the grader gave no reason")
+
+
+def receipt(token: str, fate: Fate) -> work_pb.Receipt:
+    """The answer to one outcome."""
+    return work_pb.Receipt(lease_token=token, result=_RECEIPTS[fate])
+
+
+def rejected(token: str) -> work_pb.Receipt:
+    """The answer to an outcome that is malformed."""
+    return work_pb.Receipt(lease_token=token, result=work_pb.Receipt.REJECTED)
+
+
+def delivery(delivery: Delivery) -> work_pb.WorkResponse:
+    """What goes out to a worker."""
+    if delivery.cancelled:
+        return work_pb.WorkResponse(cancellations=work_pb.Cancellations(lease_tokens=delivery.cancelled))
+    return work_pb.WorkResponse(
+        leases=work_pb.Leases(
+            tasks=[
+                work_pb.LeasedTask(
+                    lease_token=lease.token,
+                    task=lease.task,
+                    generation=lease.generation,
+                    attempt=lease.delivery,
+                    queue=lease.queue,
+                    item_key=lease.item_key,
+                    answer=Answer.FromString(lease.answer),
+                )
+                for lease in delivery.leases
+            ],
+            items=[
+                work_pb.ItemRef(item_key=key, item=Item.FromString(item))
+                for key, item in delivery.items.items()
+            ],
+        )
+    )
+
+
+def follow_response(changed: Changed) -> queue_pb.FollowResponse:
+    """A change as it travels to gateways and other schedulers."""
+    return queue_pb.FollowResponse(
+        submission_ids=changed.submissions,
+        positions=[PositionProto(shard=position.shard, lsn=position.lsn) for position in changed.positions],
+    )
+
+
+def changed(message: queue_pb.FollowResponse) -> Changed:
+    """The other way round."""
+    return Changed(
+        list(message.submission_ids),
+        [Position(position.shard, position.lsn) for position in message.positions],
+    )

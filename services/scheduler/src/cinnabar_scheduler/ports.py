@@ -1,0 +1,157 @@
+"""What the scheduler's domain needs from outside. The docstrings are the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cinnabar_scheduler.tasks import (
+    Committed,
+    ExpiredLease,
+    FencedOutcome,
+    GivenBack,
+    Lease,
+    LeaseToken,
+    Position,
+    QueueCounts,
+    QueueName,
+    Task,
+    Why,
+)
+
+
+class QueueUnavailable(Exception):
+    """The queue's store cannot be reached; nothing is known to have been done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """New leases, and the unix ms at which the next delayed task is due (None: there is none)."""
+
+    leases: list[Lease]
+    next_due_ms: int | None
+
+
+class Queue(Protocol):
+    """All queues. Each call is atomic per queue and safe to repeat.
+
+    Every method raises QueueUnavailable.
+    """
+
+    async def enqueue(self, tasks: Sequence[Task]) -> int:
+        """Adds tasks that are not there in this or a later generation; returns how many."""
+        ...
+
+    async def missing(self, tasks: Sequence[tuple[QueueName, str]]) -> set[str]:
+        """Those of the task ids that no queue knows."""
+        ...
+
+    async def lease(self, queue: QueueName, limit: int) -> Leased:
+        """Leases up to ``limit`` ready tasks, due delayed ones included.
+
+        Order: tenants take turns; within a tenant by ready time minus head start.
+        """
+        ...
+
+    async def extend(self, queue: QueueName, held: Sequence[tuple[str, LeaseToken]]) -> list[LeaseToken]:
+        """Renews (task, token) leases; returns the tokens that hold none any more."""
+        ...
+
+    async def give_back(
+        self, queue: QueueName, held: Sequence[tuple[str, LeaseToken]], why: Why
+    ) -> list[GivenBack]:
+        """Queues leased tasks again, or gives them up when their attempts are used up.
+
+        A task given up stays under its lease until it is removed.
+        """
+        ...
+
+    async def remove(
+        self, queue: QueueName, tasks: Sequence[tuple[str, int]]
+    ) -> tuple[int, list[LeaseToken]]:
+        """Forgets (task, generation) up to that generation.
+
+        Returns how many there were, and the tokens of the leases among them.
+        """
+        ...
+
+    async def expired(self, queue: QueueName, limit: int) -> list[ExpiredLease]:
+        """Leases out of time. Each is held for this caller for a while."""
+        ...
+
+    async def counts(self, queue: QueueName) -> QueueCounts:
+        """Counts of one queue."""
+        ...
+
+    async def queues(self) -> set[QueueName]:
+        """Names of all queues that have ever been used since the epoch began."""
+        ...
+
+    async def has_epoch(self) -> bool:
+        """Whether all queues are complete: False after the store lost its data."""
+        ...
+
+    async def begin_epoch(self) -> None:
+        """Declares all queues complete."""
+        ...
+
+    async def acquire(self, lock: str, *, seconds: float) -> bool:
+        """Takes or renews this process's advisory lock for a time. The work under it must be idempotent."""
+        ...
+
+    async def release(self, lock: str) -> None:
+        """Gives the lock back if this process holds it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTasks:
+    """A page of open tasks and the cursor of the next one (None: the end)."""
+
+    tasks: list[Task]
+    cursor: tuple[str, str] | None
+
+
+class StoreUnavailable(Exception):
+    """Storage cannot be reached now."""
+
+
+class Store(Protocol):
+    """The truth. Every method raises StoreUnavailable."""
+
+    async def commit(self, outcomes: Sequence[FencedOutcome]) -> tuple[list[Committed], list[Position]]:
+        """Commits outcomes under their fences; one result per outcome, and where to read them."""
+        ...
+
+    async def items(self, revisions: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+        """Serialized items by item key "{revision}/{item}", of all (tenant, revision) that exist."""
+        ...
+
+    async def shard_count(self) -> int:
+        """Number of shards."""
+        ...
+
+    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
+        """A page of the open tasks of a shard, by (submission, item)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Submissions that changed, and where to read the change."""
+
+    submissions: list[str]
+    positions: list[Position]
+
+
+class Bus(Protocol):
+    """Tells the other schedulers. Delivery is at most once, and failure is silent."""
+
+    async def publish_changed(self, changed: Changed) -> None:
+        """Tells every other scheduler what changed."""
+        ...
+
+    async def publish_cancelled(self, tokens: Sequence[LeaseToken]) -> None:
+        """Tells every other scheduler which leases are no longer wanted."""
+        ...

@@ -1,0 +1,136 @@
+"""The queue over gRPC, for gateways and operators."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import grpc
+from cinnabar.scheduler.v1 import queue_service_pb2 as pb
+from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceServicer
+from cinnabar_common.coalescer import Coalescer
+from cinnabar_common.errors import DependencyUnavailable, Overloaded
+
+from cinnabar_scheduler import convert
+from cinnabar_scheduler.dispatch import Dispatcher
+from cinnabar_scheduler.followers import MAX_FOLLOWED, Follower, Followers
+from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable
+from cinnabar_scheduler.tasks import LeaseToken, QueueCounts, QueueName, Task
+
+MAX_UNREAD_CHANGES = 1_000
+LAST_GENERATION = 2**31 - 1
+
+
+class QueueService(QueueServiceServicer):
+    """Convert, one domain call, convert."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        followers: Followers,
+        bus: Bus,
+        enqueues: Coalescer[Task, bool],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._followers = followers
+        self._bus = bus
+        self._enqueues = enqueues
+        self._now = now
+
+    async def Enqueue(self, request: pb.EnqueueRequest, context: object) -> pb.EnqueueResponse:
+        tasks = convert.tasks(request, int(self._now() * 1000))
+        added = await self._enqueues.submit_many(tasks)
+        return pb.EnqueueResponse(enqueued=sum(added))
+
+    async def Cancel(self, request: pb.CancelRequest, context: object) -> pb.CancelResponse:
+        cancelled = 0
+        tokens: list[LeaseToken] = []
+        try:
+            for queue, tasks in convert.cancellations(request).items():
+                removed, leased = await self._queue.remove(queue, [(task, LAST_GENERATION) for task in tasks])
+                cancelled += removed
+                tokens += leased
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        if tokens:
+            self._dispatcher.cancel(tokens)
+            await self._bus.publish_cancelled(tokens)
+        return pb.CancelResponse(cancelled=cancelled)
+
+    async def GetQueueStats(
+        self, request: pb.GetQueueStatsRequest, context: object
+    ) -> pb.GetQueueStatsResponse:
+        try:
+            queues = [QueueName(name) for name in request.queues] or sorted(await self._queue.queues())
+            counts = [await self._queue.counts(queue) for queue in queues]
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        return pb.GetQueueStatsResponse(
+            queues=[self._stats(queue, count) for queue, count in zip(queues, counts, strict=True)]
+        )
+
+    def _stats(self, queue: QueueName, counts: QueueCounts) -> pb.QueueStats:
+        serving = [session for session in self._dispatcher.sessions() if queue in session.queues]
+        stats = pb.QueueStats(
+            queue=queue,
+            ready=counts.ready,
+            delayed=counts.delayed,
+            leased=counts.leased,
+            workers=len(serving),
+            credits=sum(session.credits[queue] for session in serving),
+        )
+        if counts.oldest_ready_ms is not None:
+            stats.oldest_age.FromMilliseconds(max(0, int(self._now() * 1000) - counts.oldest_ready_ms))
+        return stats
+
+    async def Follow(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
+        self,
+        request_iterator: object,
+        context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse],
+    ) -> None:
+        outbox: asyncio.Queue[Changed] = asyncio.Queue(MAX_UNREAD_CHANGES)
+
+        def tell(changed: Changed) -> None:
+            if not outbox.full():  # a gateway that does not read sees the change on its own timer
+                outbox.put_nowait(changed)
+
+        follower = Follower(tell)
+        self._followers.add(follower)
+        try:
+            await context.write(pb.FollowResponse())
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(_write(outbox, context), name="follow-writer")
+                while (request := await context.read()) is not grpc.aio.EOF:
+                    assert isinstance(request, pb.FollowRequest)
+                    if not follower.change(request.add, request.remove):
+                        raise Overloaded(f"follow: at most {MAX_FOLLOWED}")
+                writer.cancel()
+        finally:
+            self._followers.remove(follower)
+
+
+async def _write(
+    outbox: asyncio.Queue[Changed], context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse]
+) -> None:
+    while True:
+        await context.write(convert.follow_response(await outbox.get()))
+
+
+def enqueue_coalescer(queue: Queue, dispatcher: Dispatcher) -> Coalescer[Task, bool]:
+    """Gathers the tasks of many calls into one Lua call per queue, then wakes the workers of this process."""
+
+    async def flush(tasks: list[Task]) -> list[bool]:
+        try:
+            await queue.enqueue(tasks)
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        for name in {task.queue for task in tasks}:
+            dispatcher.wake(name)
+        return [True] * len(tasks)
+
+    return Coalescer(flush, name="scheduler.enqueue", max_batch=1000, lanes=2)

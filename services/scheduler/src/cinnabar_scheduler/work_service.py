@@ -1,0 +1,206 @@
+"""The work stream: reads what a worker says, writes what the scheduler has for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+
+import grpc
+from cinnabar.scheduler.v1 import work_service_pb2 as pb
+from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer
+from cinnabar_common.errors import WorkerProtocolViolation
+from google.protobuf.duration_pb2 import Duration
+
+from cinnabar_scheduler import convert
+from cinnabar_scheduler.dispatch import Attachment, Delivery, Dispatcher
+from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
+from cinnabar_scheduler.ports import Queue, QueueUnavailable
+from cinnabar_scheduler.session import ProtocolViolation, WorkerSession
+from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName
+
+log = logging.getLogger(__name__)
+
+MAX_REPORTS_IN_FLIGHT = 16
+HEARTBEATS_PER_LEASE = 3
+Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
+
+
+class WorkService(WorkServiceServicer):
+    """Speaks the protocol of work_service.proto; knows nothing of Redis or storage."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        outcomes: Outcomes,
+        *,
+        lease_seconds: float,
+        max_credits: int,
+    ) -> None:
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._outcomes = outcomes
+        self._lease_seconds = lease_seconds
+        self._max_credits = max_credits
+
+    async def Work(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
+        self, request_iterator: object, context: Context
+    ) -> None:
+        stream = _WorkStream(self._queue, self._dispatcher, self._outcomes, context, self._lease_seconds)
+        await stream.run(WorkerSession(self._max_credits))
+
+
+class _WorkStream:
+    def __init__(
+        self,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        outcomes: Outcomes,
+        context: Context,
+        lease_seconds: float,
+    ) -> None:
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._outcomes = outcomes
+        self._context = context
+        self._lease_seconds = lease_seconds
+        # Bounded by credits and by MAX_REPORTS_IN_FLIGHT: nobody can put more in it.
+        self._outbox: asyncio.Queue[Delivery | pb.WorkResponse | None] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(MAX_REPORTS_IN_FLIGHT)
+
+    async def run(self, session: WorkerSession) -> None:
+        attachment = Attachment(session, self._outbox.put_nowait)
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(), name="work-writer")
+                keeper = group.create_task(self._keep_committing(session), name="work-keeper")
+                async with asyncio.TaskGroup() as reports:
+                    await self._read(session, attachment, reports)
+                    self._dispatcher.detach(attachment)
+                keeper.cancel()
+                self._outbox.put_nowait(None)
+                await writer
+        finally:
+            self._dispatcher.detach(attachment)
+            lost = [*session.held.values(), *session.committing.values()]
+            if lost:
+                log.info("worker lost", extra={"worker": session.worker, "leases": len(lost)})
+                await asyncio.shield(self._outcomes.lose(session.worker, lost))
+
+    async def _read(self, session: WorkerSession, attachment: Attachment, reports: asyncio.TaskGroup) -> None:
+        while (request := await self._context.read()) is not grpc.aio.EOF:
+            assert isinstance(request, pb.WorkRequest)
+            try:
+                match request.WhichOneof("event"):
+                    case "hello":
+                        session.hello(*convert.hello(request.hello))
+                        self._dispatcher.attach(attachment)
+                        self._outbox.put_nowait(self._welcome(session))
+                        log.info(
+                            "worker connected",
+                            extra={"worker": session.worker, "version": request.hello.version},
+                        )
+                    case "ready":
+                        self._dispatcher.wake(session.ready(request.ready.queue, request.ready.credits))
+                    case "heartbeat":
+                        await self._heartbeat(session, request.heartbeat)
+                    case "report":
+                        if len(request.report.outcomes) > convert.MAX_OUTCOMES:
+                            raise ProtocolViolation(f"at most {convert.MAX_OUTCOMES} outcomes in a report")
+                        await self._slots.acquire()
+                        reports.create_task(self._report(session, request.report), name="work-report")
+                    case None:
+                        raise ProtocolViolation("a message says something")
+            except ProtocolViolation as violation:
+                raise WorkerProtocolViolation(violation.rule) from violation
+
+    def _welcome(self, session: WorkerSession) -> pb.WorkResponse:
+        lease, heartbeat = Duration(), Duration()
+        lease.FromMilliseconds(int(self._lease_seconds * 1000))
+        heartbeat.FromMilliseconds(int(self._lease_seconds * 1000 / HEARTBEATS_PER_LEASE))
+        return pb.WorkResponse(
+            welcome=pb.Welcome(
+                lease_duration=lease, heartbeat_interval=heartbeat, max_credits=session.max_credits
+            )
+        )
+
+    async def _heartbeat(self, session: WorkerSession, heartbeat: pb.Heartbeat) -> None:
+        known, unknown = session.heartbeat(heartbeat.lease_tokens)
+        lost = unknown + session.drop(await self._extend(known))
+        if lost:
+            self._outbox.put_nowait(Delivery(cancelled=lost))
+
+    async def _extend(self, leases: list[Lease]) -> list[LeaseToken]:
+        lost: list[LeaseToken] = []
+        by_queue: dict[QueueName, list[tuple[str, LeaseToken]]] = defaultdict(list)
+        for lease in leases:
+            by_queue[lease.queue].append((lease.task, lease.token))
+        for queue, held in by_queue.items():
+            try:
+                lost += await self._queue.extend(queue, held)
+            except QueueUnavailable:
+                # The work goes on: the fence decides, when it is done, whether it counts.
+                log.debug("heartbeat not recorded", extra={"queue": queue})
+        return lost
+
+    async def _keep_committing(self, session: WorkerSession) -> None:
+        """Extends leases whose outcome is being committed: their worker has let go of them."""
+        while True:
+            await asyncio.sleep(self._lease_seconds / HEARTBEATS_PER_LEASE)
+            await self._extend(list(session.committing.values()))
+
+    async def _report(self, session: WorkerSession, report: pb.Report) -> None:
+        try:
+            receipts: list[pb.Receipt] = []
+            graded: list[tuple[Lease, Grade]] = []
+            failed: list[tuple[Lease, Failure]] = []
+            malformed: list[tuple[Lease, Failure]] = []
+            released: list[Lease] = []
+            for outcome in report.outcomes:
+                lease = session.finish(outcome.lease_token)
+                if lease is None:
+                    receipts.append(convert.receipt(outcome.lease_token, Fate.STALE_LEASE))
+                    continue
+                match outcome.WhichOneof("result"):
+                    case "grade":
+                        verdict = convert.grade(outcome)
+                        if isinstance(verdict, Grade):
+                            graded.append((lease, verdict))
+                        else:
+                            malformed.append((lease, verdict))
+                    case "failure":
+                        failed.append((lease, convert.failure(outcome)))
+                    case "released":
+                        released.append(lease)
+                    case None:
+                        malformed.append((lease, Failure("the outcome has no result")))
+            if graded:
+                fates = await self._outcomes.grade(session.worker, graded)
+                receipts += [
+                    convert.receipt(lease.token, fate) for (lease, _), fate in zip(graded, fates, strict=True)
+                ]
+            if failed:
+                fates = await self._outcomes.fail(session.worker, failed)
+                receipts += [
+                    convert.receipt(lease.token, fate) for (lease, _), fate in zip(failed, fates, strict=True)
+                ]
+            if malformed:
+                await self._outcomes.fail(session.worker, malformed)
+                receipts += [convert.rejected(lease.token) for lease, _ in malformed]
+            if released:
+                fates = await self._outcomes.release(released)
+                receipts += [
+                    convert.receipt(lease.token, fate) for lease, fate in zip(released, fates, strict=True)
+                ]
+            for receipt in receipts:
+                session.settle(LeaseToken(receipt.lease_token))
+            self._outbox.put_nowait(pb.WorkResponse(receipts=pb.Receipts(receipts=receipts)))
+        finally:
+            self._slots.release()
+
+    async def _write(self) -> None:
+        while (message := await self._outbox.get()) is not None:
+            if isinstance(message, Delivery):
+                message = convert.delivery(message)
+            await self._context.write(message)
