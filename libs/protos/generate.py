@@ -1,13 +1,16 @@
 """Writes everything that is generated from ``protos/``; run by ``make protos``.
 
 Only ``protos/cinnabar/**`` is compiled: the ``google.api`` and ``google.rpc``
-messages come from the ``googleapis-common-protos`` wheel, code and sources alike.
+messages come from the ``googleapis-common-protos`` wheel, code and sources
+alike. With ``--check`` nothing is written but what differs is named.
 """
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from google.api import annotations_pb2
@@ -18,7 +21,7 @@ PROTOS = ROOT / "protos"
 OUT = ROOT / "libs/protos/src"
 GOOGLEAPIS = ROOT / ".build/googleapis"
 # Named in no import, but Envoy needs them to print the details of an error.
-ERROR_DETAILS = ("google/rpc/status.proto", "google/rpc/error_details.proto", "google/api/httpbody.proto")
+ERROR_DETAILS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 
 def copy_googleapis() -> None:
@@ -32,36 +35,60 @@ def copy_googleapis() -> None:
             shutil.copyfile(source, target)
 
 
-def compile_protos() -> int:
-    """Returns protoc's exit code."""
-    generated = OUT / "cinnabar"
+def compile_protos(out: Path) -> int:
+    """Generates ``out``/cinnabar; returns protoc's exit code."""
+    generated = out / "cinnabar"
     shutil.rmtree(generated, ignore_errors=True)
     generated.mkdir(parents=True)
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     include = [f"-I{PROTOS}", f"-I{GOOGLEAPIS}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
-    outputs = [f"--{kind}_out={OUT}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    code = protoc.main(["protoc", *include, *outputs, *sources])
+    plugins = [
+        f"--plugin=protoc-gen-{name}={_script(f'protoc-gen-{name}')}" for name in ("mypy", "mypy_grpc")
+    ]
+    outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python")]
+    outputs += [f"--{kind}_out=quiet:{out}" for kind in ("mypy", "mypy_grpc")]
+    code = protoc.main(["protoc", *include, *plugins, *outputs, *sources])
     if code == 0:
-        code = protoc.main(
-            [
-                "protoc",
-                *include,
-                f"--descriptor_set_out={generated / 'descriptors.binpb'}",
-                "--include_imports",
-                *sources,
-                *ERROR_DETAILS,
-            ]
-        )
+        descriptors = ["--include_imports", f"--descriptor_set_out={generated / 'descriptors.binpb'}"]
+        code = protoc.main(["protoc", *include, *descriptors, *sources, *ERROR_DETAILS])
     for folder in (generated, *(path for path in generated.rglob("*") if path.is_dir())):
         (folder / "__init__.py").touch()
     (generated / "py.typed").touch()
     return code
 
 
-def main() -> int:
+def differences(left: Path, right: Path) -> list[Path]:
+    """Files, relative to either side, that are not the same on both."""
+    names = {
+        path.relative_to(side)
+        for side in (left, right)
+        for path in side.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return sorted(
+        name
+        for name in names
+        if not ((left / name).exists() and (right / name).exists())
+        or not filecmp.cmp(left / name, right / name, shallow=False)
+    )
+
+
+def _script(name: str) -> Path:
+    """A program installed beside the interpreter, which need not be on PATH."""
+    return Path(sys.executable).parent / name
+
+
+def main(arguments: list[str]) -> int:
     copy_googleapis()
-    return compile_protos()
+    if arguments != ["--check"]:
+        return compile_protos(OUT)
+    with tempfile.TemporaryDirectory() as folder:
+        code = compile_protos(Path(folder))
+        stale = differences(Path(folder) / "cinnabar", OUT / "cinnabar")
+    for name in stale:
+        sys.stderr.write(f"{name} is not what the protos give: run `make protos`\n")
+    return code or bool(stale)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
