@@ -1,21 +1,21 @@
 """Envoy at the edge: its configuration, one template for this machine and for containers, and its process."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import jinja2
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 
 from cinnabar_local import binaries, probes
 from cinnabar_local.checkout import deploy_folder
 from cinnabar_local.ports import HOST
 from cinnabar_local.process import ProcessSpec
+from cinnabar_local.servers.bindings import PublicApi, descriptor_file, public_api
 
-_PUBLIC_PACKAGE = "cinnabar.gateway.v1"
 # Open to gRPC clients beside the public API; without HTTP annotations there is no REST for them.
 _STANDARD_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection")
 _LOCAL_ORIGINS = (r"https?://(localhost|127\.0\.0\.1)(:[0-9]+)?",)
@@ -37,36 +37,74 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a REST client gets for an answer that Envoy makes itself.
+    """What a REST client gets for an answer that Envoy makes itself: an error like those of the gateway.
 
-    ``status`` is the HTTP status to match by ``op``, or ``flags`` the response flags; ``code`` the code of
-    google.rpc.Code in the JSON; ``answer`` another HTTP status to send instead.
+    ``status`` is the HTTP status to match by ``op``; ``flags`` the response flags, or ``metadata_key`` the
+    key in the Lua filter's metadata, to match instead. ``code`` is of google.rpc.Code, ``reason`` and
+    ``metadata`` are the ErrorInfo's, ``answer`` is another HTTP status to send. ``culprit`` is the field that
+    a BadRequest names.
     """
 
     code: int
+    reason: ErrorReason.ValueType
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     status: int = 0
     op: Literal["EQ", "GE"] = "EQ"
     flags: tuple[str, ...] = ()
+    metadata_key: str = ""
     answer: int | None = None
+    culprit: str = ""
+
+    @property
+    def details(self) -> list[dict[str, object]]:
+        """The typed details, as JSON."""
+        reason = ErrorReason.Name(self.reason)
+        details: list[dict[str, object]] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": reason,
+                "domain": "cinnabar.dev",
+                "metadata": dict(self.metadata) | ({"field": self.culprit} if self.culprit else {}),
+            }
+        ]
+        if self.culprit:
+            violation = {"field": self.culprit, "description": "%LOCAL_REPLY_BODY%", "reason": reason}
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
+            )
+        if self.code == _UNAVAILABLE:
+            details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"})
+        return details
 
 
-# First match wins. Pairs as in google/rpc/code.proto, where a pair exists.
+_UNAVAILABLE = 14
+_UNKNOWN_FIELD = "unknown_field"
+# First match wins. Pairs of status and code as in google/rpc/code.proto, where there is such a pair.
 _REPLIES = (
-    Reply(flags=("DT",), code=4, answer=504),
-    Reply(status=400, code=3),
-    Reply(status=401, code=16),
-    Reply(status=403, code=7),
-    Reply(status=404, code=5),
-    Reply(status=405, code=12),
-    Reply(status=408, code=4),
-    Reply(status=413, code=8),
-    Reply(status=429, code=8),
-    Reply(status=431, code=8),
-    Reply(status=500, code=13),
-    Reply(status=501, code=12),
-    Reply(status=504, code=4),
-    Reply(status=502, op="GE", code=14),
-    Reply(status=400, op="GE", code=3),
+    Reply(
+        metadata_key=_UNKNOWN_FIELD,
+        code=3,
+        reason=ErrorReason.INVALID_REQUEST,
+        culprit=f"%DYNAMIC_METADATA(envoy.filters.http.lua:{_UNKNOWN_FIELD})%",
+    ),
+    Reply(flags=("DT",), code=4, reason=ErrorReason.DEADLINE_PASSED, answer=504),
+    Reply(status=400, code=3, reason=ErrorReason.INVALID_REQUEST, culprit="request"),
+    Reply(status=404, code=5, reason=ErrorReason.METHOD_UNKNOWN),
+    Reply(status=405, code=12, reason=ErrorReason.METHOD_UNKNOWN),
+    Reply(status=408, code=4, reason=ErrorReason.DEADLINE_PASSED),
+    Reply(status=413, code=3, reason=ErrorReason.INVALID_REQUEST, culprit="body"),
+    Reply(status=431, code=3, reason=ErrorReason.INVALID_REQUEST, culprit="headers"),
+    Reply(status=429, code=8, reason=ErrorReason.OVERLOADED, metadata={"queue": "edge"}),
+    Reply(status=500, code=13, reason=ErrorReason.INTERNAL_ERROR),
+    Reply(status=504, code=4, reason=ErrorReason.DEADLINE_PASSED),
+    Reply(
+        status=501,
+        op="GE",
+        code=_UNAVAILABLE,
+        reason=ErrorReason.DEPENDENCY_UNAVAILABLE,
+        metadata={"dependency": "gateway"},
+    ),
+    Reply(status=400, op="GE", code=3, reason=ErrorReason.INVALID_REQUEST, culprit="request"),
 )
 
 
@@ -87,68 +125,42 @@ class EnvoySettings:
     access_log: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Method:
-    service: str
-    method: MethodDescriptorProto
-
-    @property
-    def path(self) -> str:
-        return f"/{self.service}/{self.method.name}"
-
-    @property
-    def streams(self) -> bool:
-        return self.method.client_streaming or self.method.server_streaming
-
-    @property
-    def reads(self) -> bool:
-        """Standard read methods are safe to repeat; health says UNAVAILABLE as its answer."""
-        return self.method.name.startswith(("Get", "List")) and self.method.name != "GetHealth"
-
-
-def descriptor_file() -> Path:
-    """The descriptor set of all protos, with those that they import."""
-    return Path(str(resources.files("cinnabar") / "descriptors.binpb"))
-
-
-def _public_methods() -> Iterator[_Method]:
-    descriptors = FileDescriptorSet.FromString(descriptor_file().read_bytes())
-    for file in descriptors.file:
-        if file.package == _PUBLIC_PACKAGE:
-            for service in file.service:
-                for method in service.method:
-                    yield _Method(service=f"{file.package}.{service.name}", method=method)
-
-
 def render(settings: EnvoySettings) -> str:
-    """The whole configuration as YAML. Services and methods are those of the descriptor set."""
-    methods = list(_public_methods())
-    services = sorted({method.service for method in methods})
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(deploy_folder() / "envoy"),
+    """The whole configuration as YAML. Services, methods and messages are those of the descriptor set."""
+    api = public_api()
+    templates = deploy_folder() / "envoy"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # YAML, from values of our own
         keep_trailing_newline=True,
-    ).get_template("envoy.yaml.j2")
-    return template.render(
-        banner="Rendered from envoy.yaml.j2; edit that.",
-        listen=settings.listen,
-        admin=settings.admin,
-        gateways=settings.gateways,
-        discovery=settings.discovery,
-        descriptors=settings.descriptors,
-        origins=settings.origins,
-        access_log=settings.access_log,
-        replies=[
-            {"code": reply.code, "status": reply.status, "op": reply.op, "answer": reply.answer}
-            | {"flags": json.dumps(reply.flags) if reply.flags else ""}
-            for reply in _REPLIES
-        ],
-        services=services,
-        streams=[method.path for method in methods if method.streams],
-        reads=[method.path for method in methods if method.reads and not method.streams],
-        prefixes=[f"/{service}/" for service in (*services, *_STANDARD_SERVICES)],
     )
+    return environment.get_template("envoy.yaml.j2").render(
+        settings=settings,
+        replies=_REPLIES,
+        services=api.services,
+        streams=[method.path for method in api.methods if method.streams],
+        reads=[method.path for method in api.methods if method.reads],
+        prefixes=[f"/{service}/" for service in (*api.services, *_STANDARD_SERVICES)],
+        unknown_fields=_lua_tables(api) + (templates / "unknown_fields.lua").read_text("utf-8"),
+    )
+
+
+def _lua_tables(api: PublicApi) -> str:
+    """The generated part of the Lua filter."""
+    lines = ["local MESSAGES = {"]
+    for message, fields in sorted(api.fields_of_messages().items()):
+        entries = ", ".join(f'["{name}"] = {json.dumps(inner)}' for name, inner in sorted(fields.items()))
+        lines.append(f'  ["{message}"] = {{{entries}}},')
+    lines += ["}", "local BINDINGS = {"]
+    bindings = sorted(api.bindings(), key=lambda binding: binding.http_method)
+    for http_method, group in groupby(bindings, key=lambda binding: binding.http_method):
+        lines.append(f"  {http_method} = {{")
+        lines += [
+            f'    {{"{binding.pattern}", "{binding.message}", "{binding.prefix}"}},' for binding in group
+        ]
+        lines.append("  },")
+    return "\n".join([*lines, "}", ""])
 
 
 def compose_settings() -> EnvoySettings:
