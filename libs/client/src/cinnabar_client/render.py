@@ -1,0 +1,248 @@
+"""Resources as a person reads them in a terminal (rich renderables), and as plain JSON data."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.operations_service_pb2 import DeadLetter, HealthReport, Queue
+from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
+from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, Provenance
+from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+_STATE_STYLES = {
+    "GRADED": "green",
+    "QUEUED": "cyan",
+    "GRADING": "cyan",
+    "CANCELLED": "yellow",
+    "FAILED": "red",
+}
+_GOOD, _FAIR = 0.8, 0.4  # fractions of the points from which a score is green, and yellow
+_LONG = 400  # characters of an answer or a question that are shown
+
+
+def data(message: Message) -> dict[str, object]:
+    """The message as JSON data, in the field names of the REST API."""
+    return cast("dict[str, object]", MessageToDict(message))
+
+
+def points(value: float) -> str:
+    """Points without needless digits."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def answer_text(answer: Answer) -> str:
+    """What the student answered, on one line."""
+    match answer.WhichOneof("value"):
+        case "choice":
+            return ", ".join(answer.choice.options) or "(none)"
+        case "number":
+            return f"{answer.number.value:g} {answer.number.unit}".rstrip()
+        case _:
+            return " ".join(answer.text.split()) or "(empty)"
+
+
+def assignment(resource: Assignment) -> RenderableType:
+    """An assignment with its items."""
+    table = Table(box=None, pad_edge=False, expand=True)
+    for heading in ("item", "kind", "points"):
+        table.add_column(heading, no_wrap=True, style="bold" if heading == "item" else "")
+    table.add_column("question", ratio=1)
+    for item in resource.items:
+        kind = (item.WhichOneof("grader") or "?").replace("_", "-")
+        table.add_row(item.item, kind, points(item.points), Text(_short(item.prompt)))
+    head = Text.assemble((resource.display_name or resource.name, "bold"), "\n", (_facts(resource), "dim"))
+    return Panel(Group(head, Text(), table), title=Text(resource.name), title_align="left")
+
+
+def assignments(resources: Iterable[Assignment]) -> Table:
+    """Assignments, one a line."""
+    table = _table("name", "title", "items", "points", "updated")
+    for resource in resources:
+        total = sum(item.points for item in resource.items)
+        table.add_row(
+            resource.name,
+            Text(resource.display_name),
+            str(len(resource.items)),
+            points(total),
+            _time(resource.update_time),
+        )
+    return table
+
+
+def submissions(resources: Iterable[Submission]) -> Table:
+    """Submissions, one a line."""
+    table = _table("name", "author", "state", "score", "handed in")
+    for resource in resources:
+        score = f"{points(resource.score)} / {points(resource.max_score)}"
+        table.add_row(
+            resource.name, resource.author, _state(_state_name(resource)), score, _time(resource.create_time)
+        )
+    return table
+
+
+def submission_line(resource: Submission) -> Text:
+    """Where a submission is, on one line."""
+    graded = sum(result.state == ItemResult.GRADED for result in resource.results)
+    return Text.assemble(
+        _state(_state_name(resource)),
+        f"  {graded}/{len(resource.results)} items graded, ",
+        f"{points(resource.score)} of {points(resource.max_score)} points",
+    )
+
+
+def submission(resource: Submission, asked: Assignment | None = None) -> RenderableType:
+    """A submission with its grades as the student sees them; the questions too, given ``asked``."""
+    questions = {item.item: item for item in asked.items} if asked is not None else {}
+    answers = {answer.item: answer for answer in resource.answers}
+    parts: list[RenderableType] = [
+        Text.assemble(
+            _state(_state_name(resource)),
+            "  ",
+            (f"{points(resource.score)} of {points(resource.max_score)} points", "bold"),
+            (f"  handed in {_time(resource.create_time)} by {resource.author}", "dim"),
+        )
+    ]
+    for result in resource.results:
+        parts.append(Text())
+        parts.append(item_result(result, answers.get(result.item), questions.get(result.item)))
+    return Panel(Group(*parts), title=Text(resource.name), title_align="left")
+
+
+def item_result(result: ItemResult, answer: Answer | None = None, item: Item | None = None) -> RenderableType:
+    """The grade of one item: points, criteria, feedback, flags, and which program says so."""
+    parts: list[RenderableType] = []
+    if item is not None and item.prompt:
+        parts.append(Text(_short(item.prompt), style="italic"))
+    if answer is not None:
+        parts.append(Text.assemble(("answer  ", "dim"), _short(answer_text(answer))))
+    if result.HasField("grade"):
+        parts += _grade_parts(result.grade, {c.criterion: c.description for c in _criteria(item)})
+    else:
+        parts.append(Text.assemble(_state(ItemResult.State.Name(result.state)), "  no grade yet"))
+    title = Text.assemble(
+        (result.item, "bold"), f"  generation {result.generation}" * (result.generation > 1)
+    )
+    return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
+
+
+def queues(resources: Iterable[Queue]) -> Table:
+    """Counts of the queues."""
+    table = _table("queue", "ready", "delayed", "leased", "oldest", "graders")
+    for queue in resources:
+        counts = (queue.ready, queue.delayed, queue.leased)
+        oldest = f"{queue.oldest_age.ToTimedelta().total_seconds():.1f} s" if queue.ready else "-"
+        table.add_row(queue.queue, *map(str, counts), oldest, str(queue.workers))
+    return table
+
+
+def dead_letters(resources: Iterable[DeadLetter]) -> Table:
+    """Tasks that were given up."""
+    table = _table("submission", "item", "queue", "attempts", "given up", "reason")
+    for letter in resources:
+        table.add_row(
+            letter.submission,
+            letter.item,
+            letter.queue,
+            str(letter.attempts),
+            _time(letter.create_time),
+            Text(letter.reason),
+        )
+    return table
+
+
+def health(report: HealthReport) -> RenderableType:
+    """The health of the suite."""
+    table = _table("check", "status", "took")
+    for check in report.checks:
+        took = check.latency.ToTimedelta() / dt.timedelta(milliseconds=1)
+        table.add_row(check.name, _health(check.status), f"{took:.1f} ms")
+    return Group(Text.assemble("the suite is ", _health(report.status)), table)
+
+
+def _grade_parts(grade: Grade, descriptions: Mapping[str, str]) -> list[RenderableType]:
+    fraction = grade.score / grade.max_score if grade.max_score else 0.0
+    style = "green" if fraction >= _GOOD else "yellow" if fraction >= _FAIR else "red"
+    parts: list[RenderableType] = [
+        Text.assemble(
+            ("score   ", "dim"),
+            (f"{points(grade.score)} of {points(grade.max_score)} points  ", f"bold {style}"),
+            ("█" * round(20 * fraction), style),
+            ("░" * (20 - round(20 * fraction)), "dim"),
+        )
+    ]
+    if grade.feedback:
+        parts.append(Text.assemble(("says    ", "dim"), grade.feedback))
+    if grade.flags:
+        parts.append(Text.assemble(("flags   ", "dim"), (", ".join(grade.flags), "yellow")))
+    if grade.needs_review:
+        parts.append(Text.assemble(("review  ", "dim"), ("a person should look at this grade", "yellow")))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("criterion", "points", "why", "sure", "by"):
+        table.add_column(heading, header_style="dim", no_wrap=heading == "points")
+    for score in grade.criteria:
+        table.add_row(*_criterion_row(score, descriptions))
+    return [*parts, table]
+
+
+def _criterion_row(score: CriterionScore, descriptions: Mapping[str, str]) -> tuple[str | Text, ...]:
+    why = score.feedback or descriptions.get(score.criterion, "")
+    sure = f"{score.confidence:.0%}" if score.confidence else "-"
+    earned = f"{points(score.score)} / {points(score.max_score)}"
+    return score.criterion, earned, Text(why), sure, _provenance(score.provenance)
+
+
+def _provenance(made_by: Provenance) -> Text:
+    model = f", {made_by.model}" if made_by.model else ""
+    text = Text(f"{made_by.grader} {made_by.version}{model}", style="dim")
+    return text.append(" (stood in for another)", style="yellow") if made_by.fallback else text
+
+
+def _criteria(item: Item | None) -> Iterable[FreeTextSpec.Criterion]:
+    return item.free_text.criteria if item is not None else ()
+
+
+def _facts(resource: Assignment) -> str:
+    facts = [f"revision {resource.revision_id}", f"updated {_time(resource.update_time)}"]
+    if resource.HasField("close_time"):
+        facts.append(f"closes {_time(resource.close_time)}")
+    return " · ".join(facts)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _state_name(resource: Submission) -> str:
+    return Submission.State.Name(resource.state)
+
+
+def _state(name: str) -> Text:
+    return Text(name, style=_STATE_STYLES.get(name, ""))
+
+
+def _health(status: str) -> Text:
+    return Text(status, style="green" if status == "healthy" else "red")
+
+
+def _time(moment: Timestamp) -> str:
+    if not moment.seconds:
+        return "-"
+    return moment.ToDatetime(dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
