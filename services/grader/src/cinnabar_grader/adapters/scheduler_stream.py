@@ -1,0 +1,293 @@
+"""The worker stream to one scheduler: connects, works, connects again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+from cinnabar.scheduler.v1 import work_service_pb2 as pb
+from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceAsyncStub, WorkServiceStub
+from cinnabar_common.channels import channel
+from cinnabar_common.interceptors import sole
+
+from cinnabar_grader import convert
+from cinnabar_grader.convert import CompiledItems, StreamItems
+from cinnabar_grader.graders import Grader, LeaseToken
+from cinnabar_grader.pipeline import Lane
+from cinnabar_grader.worker import WorkerSession
+
+log = logging.getLogger(__name__)
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.WorkRequest, pb.WorkResponse]"
+
+WELCOME_SECONDS = 5.0
+"""How long the scheduler may take to answer a hello."""
+CLOSING_SECONDS = 2.0
+"""How long it may take to end the stream after we half-closed."""
+BACKOFF_SECONDS = (0.05, 1.0)
+"""Bounds of the pause before connecting again; doubled each time, a random part of it is waited."""
+ITEMS_BYTES = 64 * 1024 * 1024
+"""A stream that carried so many bytes of items is drained and opened anew: items are sent once per
+stream and so may not be forgotten, but memory must have a bound."""
+HEARTBEAT_SECONDS = 1.0
+"""Interval of heartbeats when the scheduler names none."""
+
+_EXPECTED = frozenset({pb.Receipt.COMMITTED, pb.Receipt.RETURNED, pb.Receipt.RETRYING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """What the streams of a process have in common."""
+
+    version: str
+    credits: Mapping[str, int]
+    """Tasks to take ahead, per queue."""
+    executors: Mapping[str, Executor]
+    """Where the blocking work of each queue runs."""
+    compiled: CompiledItems
+    items_bytes: int = ITEMS_BYTES
+    jitter: Callable[[], float] = random.random
+    """Gives 0..1."""
+
+
+class SchedulerStream:
+    """Works for one scheduler until drained.
+
+    A lost stream loses its leases: the scheduler gives them to others, so whatever was not
+    reported is dropped, and the next stream starts from nothing.
+    """
+
+    def __init__(self, address: str, *, worker: str, settings: StreamSettings) -> None:
+        self.address = address
+        self._worker = worker
+        self._settings = settings
+        self._graders: dict[str, Grader] = {}
+        self._current: _Connection | None = None
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a scheduler has welcomed us on the stream that is open now."""
+        return self._current is not None and self._current.welcomed
+
+    def serve(self, grader: Grader) -> None:
+        """The grader of a queue is ready: ask for its tasks, now and on every later stream."""
+        self._graders[grader.queue] = grader
+        if self._current is not None:
+            self._current.serve(grader)
+
+    async def run(self) -> None:
+        """Keeps a stream open until drained."""
+        failures = 0
+        try:
+            async with channel(self.address) as connection:
+                stub: WorkServiceAsyncStub = WorkServiceStub(connection)
+                while not self._stopping.is_set():
+                    failures = 0 if await self.run_once(stub) else failures + 1
+                    await self._pause(failures)
+        finally:
+            self._stopped.set()
+
+    async def run_once(self, stub: WorkServiceAsyncStub) -> bool:
+        """One stream from hello to its end; returns whether we were welcomed."""
+        # No deadline: the stream lives as long as both sides do; keepalive finds a dead peer.
+        current = _Connection(stub.Work(timeout=None), self._settings)
+        self._current = current
+        fields = {"scheduler": self.address}
+        try:
+            await current.run(
+                convert.hello(self._worker, list(self._settings.credits), self._settings.version),
+                self._graders.values(),
+            )
+            log.info("stream ended", extra=fields)
+        except* (grpc.aio.AioRpcError, TimeoutError) as errors:
+            error = sole(errors)
+            ours = isinstance(error, grpc.aio.AioRpcError) and error.code() in _OUR_FAULT
+            log.log(
+                logging.ERROR if ours else logging.WARNING,
+                "stream lost",
+                extra=fields | {"error": _words(error)},
+            )
+        finally:
+            self._current = None
+        return current.welcomed
+
+    async def drain(self, seconds: float) -> None:
+        """Hands back what has not begun, reports what runs, closes; gives up after ``seconds``.
+
+        Safe to call at any time, and again; returns when `run` has ended, or soon will.
+        """
+        self._stopping.set()
+        if self._current is not None:
+            self._current.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+                return
+        if self._current is not None:
+            log.warning("drain gave up", extra={"scheduler": self.address, "held": self._current.held})
+            self._current.abandon()
+
+    async def _pause(self, failures: int) -> None:
+        shortest, longest = BACKOFF_SECONDS
+        bound = min(longest, shortest * 2.0 ** min(failures, 16))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound * self._settings.jitter()):
+                await self._stopping.wait()
+
+
+_OUR_FAULT = frozenset(
+    {
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__
+
+
+class _Connection:
+    """One stream: a reader, a writer, a heart, and a lane per queue around a session."""
+
+    def __init__(self, call: Call, settings: StreamSettings) -> None:
+        self.welcomed = False
+        self._call = call
+        self._settings = settings
+        self._session = WorkerSession(settings.credits)
+        self._items = StreamItems(settings.compiled)
+        self._lanes: dict[str, Lane] = {}
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+        self._over = asyncio.Event()
+
+    @property
+    def held(self) -> int:
+        """Leases without a receipt."""
+        return self._session.held
+
+    def serve(self, grader: Grader) -> None:
+        """Opens the queue of a grader."""
+        if grader.queue not in self._settings.credits or grader.queue in self._lanes or self._over.is_set():
+            return
+        executor = self._settings.executors[grader.queue]
+        lane = Lane(grader, work=self._session, executor=executor, reported=self._news.set)
+        self._lanes[grader.queue] = lane
+        self._spawn(lane.run(), f"lane-{grader.queue}")
+        self._session.open(grader.queue)
+        self._news.set()
+
+    def drain(self) -> None:
+        """Ends the stream when what runs has been reported."""
+        self._session.drain()
+        self._news.set()
+
+    def abandon(self) -> None:
+        """Ends the stream now."""
+        self._session.abandon()
+        self._over.set()
+
+    async def run(self, hello: pb.WorkRequest, graders: Iterable[Grader]) -> None:
+        """From hello to the end of the stream. A group of AioRpcError or TimeoutError when it is lost."""
+        try:
+            async with self._group:
+                self._spawn(self._read(hello), "stream-reader")
+                self._spawn(self._write(), "stream-writer")
+                for grader in graders:
+                    self.serve(grader)
+                await self._over.wait()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._over.set()
+            self._call.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(self._group.create_task(work, name=name))
+
+    async def _read(self, hello: pb.WorkRequest) -> None:
+        try:
+            async with asyncio.timeout(WELCOME_SECONDS):
+                await self._call.write(hello)
+                first = await self._call.read()
+            if isinstance(first, pb.WorkResponse) and first.HasField("welcome"):
+                self._welcome(first.welcome)
+                while isinstance(response := await self._call.read(), pb.WorkResponse):
+                    self._handle(response)
+        finally:
+            self._over.set()
+
+    def _welcome(self, terms: pb.Welcome) -> None:
+        self.welcomed = True
+        self._session.welcomed(max_credits=terms.max_credits)
+        interval = terms.heartbeat_interval.ToNanoseconds() / 1e9
+        self._spawn(self._beat(interval if interval > 0 else HEARTBEAT_SECONDS), "stream-heart")
+        self._news.set()
+        log.info("stream open")
+
+    def _handle(self, response: pb.WorkResponse) -> None:
+        session = self._session
+        match response.WhichOneof("event"):
+            case "leases":
+                self._items.add(response.leases.items)
+                for queue in session.leased(self._items.tasks(response.leases.tasks)):
+                    self._lanes[queue].wake()
+                if self._items.size > self._settings.items_bytes and not session.draining:
+                    log.info("stream is renewed", extra={"items_bytes": self._items.size})
+                    session.drain()
+            case "receipts":
+                receipts = response.receipts.receipts
+                session.receipted([LeaseToken(receipt.lease_token) for receipt in receipts])
+                _note(receipts)
+            case "cancellations":
+                session.cancelled(map(LeaseToken, response.cancellations.lease_tokens))
+            case "welcome" | None:
+                log.warning("message not understood")
+        self._news.set()
+
+    async def _write(self) -> None:
+        # A write to a stream that has ended fails; how it ended is for the reader to tell.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while not self._session.closed:
+                await self._news.wait()
+                self._news.clear()
+                while messages := self._session.take():
+                    for message in messages:
+                        if (request := convert.request_of(message)) is not None:
+                            await self._call.write(request)
+                    if self._session.closed:
+                        break
+            await self._call.done_writing()
+            await asyncio.sleep(CLOSING_SECONDS)
+            self._over.set()
+
+    async def _beat(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            self._session.beat()
+            self._news.set()
+
+
+def _note(receipts: Iterable[pb.Receipt]) -> None:
+    unexpected = Counter(receipt.result for receipt in receipts if receipt.result not in _EXPECTED)
+    for result, count in unexpected.items():
+        level = logging.ERROR if result == pb.Receipt.REJECTED else logging.INFO
+        log.log(
+            level, "outcomes without effect", extra={"result": pb.Receipt.Result.Name(result), "count": count}
+        )

@@ -1,0 +1,234 @@
+"""Messages of the worker stream to and from the words of the grader."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
+from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar.scheduler.v1 import work_service_pb2 as pb
+
+from cinnabar_grader.free_text import Criterion, FreeTextItem
+from cinnabar_grader.graders import (
+    AnswerValue,
+    BrokenItem,
+    Failed,
+    Graded,
+    LeaseToken,
+    NumberAnswer,
+    Outcome,
+    Provenance,
+    Released,
+    Task,
+)
+from cinnabar_grader.phrases import language_of
+from cinnabar_grader.rules.choice import ChoiceRule
+from cinnabar_grader.rules.numeric import NumericRule
+from cinnabar_grader.rules.text import TextRule
+from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report
+
+COMPILED_LIMIT = 4096
+"""Compiled items kept, by last use; revisions never change, so they serve every stream."""
+
+
+class CompiledItems:
+    """Compiles each item once. Bounded; the least recently used go first."""
+
+    def __init__(self, limit: int = COMPILED_LIMIT) -> None:
+        self._limit = limit
+        self._items: OrderedDict[str, object] = OrderedDict()
+
+    def get(self, key: str, item: Item) -> object:
+        """The compiled form of ``item``; a `BrokenItem` when it makes no sense."""
+        compiled = self._items.get(key)
+        if compiled is None:
+            compiled = self._items[key] = compile_item(item)
+            if len(self._items) > self._limit:
+                self._items.popitem(last=False)
+        else:
+            self._items.move_to_end(key)
+        return compiled
+
+
+class StreamItems:
+    """The items that one stream has carried. Each is sent once, so none may be forgotten."""
+
+    def __init__(self, compiled: CompiledItems) -> None:
+        self._compiled = compiled
+        self._items: dict[str, Item] = {}
+        self.size = 0
+        """Bytes of all items as they were sent."""
+
+    def add(self, references: Iterable[pb.ItemRef]) -> None:
+        """Keeps items for the tasks to come."""
+        for reference in references:
+            self.size += reference.ByteSize()
+            self._items[reference.item_key] = reference.item
+
+    def tasks(self, leased: Iterable[pb.LeasedTask]) -> list[Task]:
+        """Tasks as graders know them; one whose item never came has the item None."""
+        found: dict[str, object] = {}
+        tasks: list[Task] = []
+        for entry in leased:
+            key = entry.item_key
+            if key not in found:
+                item = self._items.get(key)
+                found[key] = None if item is None else self._compiled.get(key, item)
+            tasks.append(
+                Task(LeaseToken(entry.lease_token), entry.queue, found[key], answer_of(entry.answer))
+            )
+        return tasks
+
+
+def answer_of(answer: Answer) -> AnswerValue:
+    """The value of an answer; None when it has none."""
+    match answer.WhichOneof("value"):
+        case "text":
+            return answer.text
+        case "choice":
+            return frozenset(answer.choice.options)
+        case "number":
+            number = answer.number
+            return NumberAnswer(number.value, number.unit)
+        case None:
+            return None
+
+
+def compile_item(item: Item) -> object:
+    """The rule, or the free-text item, of a specification; a `BrokenItem` when it makes no sense."""
+    if not 0 < item.points <= 1_000_000:
+        return BrokenItem("points must be more than 0 and at most 1,000,000")
+    kind = item.WhichOneof("grader")
+    if kind is None:
+        return BrokenItem("it does not say how it is graded")
+    try:
+        return _COMPILERS[kind](item)
+    except ValueError as error:
+        return BrokenItem(str(error))
+
+
+def _choice(item: Item) -> ChoiceRule:
+    spec = item.choice
+    return ChoiceRule(
+        points=item.points,
+        options=[option.id for option in spec.options],
+        correct=spec.correct,
+        partial_credit=spec.partial_credit,
+        language=language_of(item.prompt, *(option.text for option in spec.options)),
+    )
+
+
+def _numeric(item: Item) -> NumericRule:
+    spec = item.numeric
+    return NumericRule(
+        points=item.points,
+        value=spec.value,
+        absolute_tolerance=spec.absolute_tolerance,
+        relative_tolerance=spec.relative_tolerance,
+        unit=spec.unit,
+        accepted_units={unit.unit: unit.factor for unit in spec.accepted_units},
+        wrong_unit_credit=spec.wrong_unit_credit,
+        language=language_of(item.prompt),
+    )
+
+
+def _text(item: Item) -> TextRule:
+    spec = item.text
+    return TextRule(
+        points=item.points,
+        accepted=spec.accepted,
+        pattern=spec.pattern,
+        case_sensitive=spec.case_sensitive,
+        language=language_of(item.prompt, *spec.accepted),
+    )
+
+
+def _free_text(item: Item) -> FreeTextItem:
+    spec = item.free_text
+    return FreeTextItem(
+        points=item.points,
+        question=item.prompt,
+        references=spec.references,
+        criteria=[Criterion(part.criterion, part.description, part.points) for part in spec.criteria],
+    )
+
+
+_COMPILERS: Mapping[str, Callable[[Item], object]] = {
+    "choice": _choice,
+    "numeric": _numeric,
+    "text": _text,
+    "free_text": _free_text,
+}
+
+
+def hello(worker: str, queues: Sequence[str], version: str) -> pb.WorkRequest:
+    """The first message of a stream."""
+    return pb.WorkRequest(hello=pb.Hello(worker=worker, queues=queues, version=version))
+
+
+def request_of(message: Message) -> pb.WorkRequest | None:
+    """What to send for ``message``; None for `Close`, which is not a message on the wire."""
+    match message:
+        case Report(outcomes):
+            return report_of(outcomes)
+        case Grant(queue, credits):
+            return pb.WorkRequest(ready=pb.Ready(queue=queue, credits=credits))
+        case Heartbeat(tokens):
+            return pb.WorkRequest(heartbeat=pb.Heartbeat(lease_tokens=tokens))
+        case Close():
+            return None
+
+
+def report_of(outcomes: Sequence[Outcome]) -> pb.WorkRequest:
+    """A report of these outcomes."""
+    request = pb.WorkRequest()
+    add = request.report.outcomes.add
+    provenances: dict[int, ProvenanceMessage] = {}
+    for outcome in outcomes:
+        message = add(lease_token=outcome.token)
+        match outcome:
+            case Graded():
+                provenance = provenances.get(id(outcome.provenance))
+                if provenance is None:  # shared by a batch
+                    provenance = provenances[id(outcome.provenance)] = provenance_of(outcome.provenance)
+                _fill(message, outcome, provenance)
+            case Failed():
+                message.failure.code = outcome.code
+                message.failure.message = outcome.message
+            case Released():
+                message.released.SetInParent()
+    return request
+
+
+def _fill(message: pb.Outcome, graded: Graded, provenance: ProvenanceMessage) -> None:
+    grade = message.grade
+    grade.score = graded.score
+    grade.max_score = graded.max_score
+    grade.feedback = graded.feedback
+    for part in graded.criteria:
+        grade.criteria.add(
+            criterion=part.criterion,
+            score=part.score,
+            max_score=part.max_score,
+            feedback=part.feedback,
+            confidence=part.confidence,
+            provenance=provenance,
+        )
+    if graded.needs_review:
+        grade.needs_review = True
+    if graded.flags:
+        grade.flags.extend(graded.flags)
+
+
+def provenance_of(provenance: Provenance) -> ProvenanceMessage:
+    """As it goes into grades."""
+    message = ProvenanceMessage(
+        grader=provenance.grader,
+        version=provenance.version,
+        model=provenance.model,
+        fallback=provenance.fallback,
+    )
+    message.duration.FromNanoseconds(int(provenance.seconds * 1e9))
+    return message

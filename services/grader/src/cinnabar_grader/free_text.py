@@ -1,0 +1,187 @@
+"""Free-text items, graded by the semantic scorer.
+
+The score of the whole answer is the scorer's fraction, which is what was measured against human
+scores. A rubric splits it: each criterion's description is scored as if it were a reference, and
+`points.apportion` gives better matched criteria more, so that the parts add up to the whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cinnabar_grader.graders import (
+    ANSWER,
+    CriterionScore,
+    Failed,
+    Graded,
+    Outcome,
+    Provenance,
+    Task,
+    Ungradable,
+    checked,
+)
+from cinnabar_grader.phrases import Language, known, language_of, phrase
+from cinnabar_grader.points import apportion, score_of, total_of
+from cinnabar_grader.semantic import SemanticRequest, SemanticScore
+
+VERSION = "1"
+
+# Shares of the points at which the words change.
+_FULL, _MOST, _PART, _COVERED = 0.95, 0.7, 0.35, 0.8
+_SETTLING = frozenset({"EMPTY", "REFUSAL", "QUESTION_COPY"})
+
+
+class Scorer(Protocol):
+    """Scores free text; `SemanticScorer` is one. Safe to call from several threads."""
+
+    def score(self, requests: Sequence[SemanticRequest]) -> list[SemanticScore]:
+        """One score per request, in order."""
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class Criterion:
+    """One part of a rubric."""
+
+    criterion: str
+    description: str
+    points: float
+
+
+class FreeTextItem:
+    """A compiled free-text item. ValueError when the specification makes no sense."""
+
+    def __init__(
+        self,
+        *,
+        points: float,
+        question: str = "",
+        references: Sequence[str],
+        criteria: Sequence[Criterion] = (),
+    ) -> None:
+        if not references:
+            raise ValueError("there is no reference answer")
+        if criteria and abs(sum(part.points for part in criteria) - points) > 1e-6 * points:
+            raise ValueError("the criteria do not add up to the points of the item")
+        self.points = points
+        self.question = question
+        self.references = tuple(references)
+        self.criteria = tuple(criteria)
+
+    def requests(self, answer: str) -> list[SemanticRequest]:
+        """What to score: the answer against the references, then against each criterion."""
+        texts = [self.references, *((part.description,) for part in self.criteria)]
+        return [
+            SemanticRequest(question=self.question, references=references, answer=answer)
+            for references in texts
+        ]
+
+
+class FreeTextGrader:
+    """Grades the queue "free-text"."""
+
+    name = "semantic"
+    version = VERSION
+    queue = "free-text"
+    batch_limit = 16  # some 0.1 s of the model: a cancellation or a drain waits no longer
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def blocking(self, batch: Sequence[Task]) -> bool:
+        """Always."""
+        return bool(batch)
+
+    def grade(self, batch: Sequence[Task]) -> list[Outcome]:
+        """One outcome per task. Raises what the scorer raises."""
+        started = time.perf_counter()
+        outcomes: list[Outcome] = []
+        jobs: list[tuple[Task, FreeTextItem, str]] = []
+        requests: list[SemanticRequest] = []
+        for task in batch:
+            try:
+                item, answer = checked(task, FreeTextItem, str)
+            except Ungradable as error:
+                outcomes.append(Failed(task.token, error.code, error.message))
+                continue
+            jobs.append((task, item, answer))
+            requests += item.requests(answer)
+        scores = iter(self._scorer.score(requests) if requests else ())
+        scored = [(*job, [next(scores) for _ in range(1 + len(job[1].criteria))]) for job in jobs]
+        seconds = (time.perf_counter() - started) / len(batch)
+        outcomes += [self._graded(*entry, seconds) for entry in scored]
+        return outcomes
+
+    def _graded(
+        self, task: Task, item: FreeTextItem, answer: str, scores: Sequence[SemanticScore], seconds: float
+    ) -> Graded:
+        whole, parts = scores[0], scores[1:]
+        language = language_of(answer, item.question, item.references[0])
+        if item.criteria:
+            criteria = _criteria(item.criteria, whole, parts, language)
+        else:
+            score = score_of(whole.fraction, item.points)
+            criteria = [CriterionScore(ANSWER, score, item.points, confidence=whole.confidence)]
+        total = min(item.points, total_of([part.score for part in criteria]))
+        return Graded(
+            task.token,
+            total,
+            item.points,
+            criteria,
+            feedback_of(whole, language),
+            Provenance(self.name, self.version, whole.model, whole.fallback, seconds),
+            whole.needs_review,
+            [str(flag) for flag in whole.flags],
+        )
+
+
+def feedback_of(score: SemanticScore, language: Language) -> str:
+    """What the student reads: how much is there, what is covered and missing, why flags were raised."""
+    flags = [str(flag) for flag in score.flags]
+    sentences: list[str] = []
+    if not _SETTLING.intersection(flags):
+        key = next(
+            key
+            for least, key in (
+                (_FULL, "free_full"),
+                (_MOST, "free_most"),
+                (_PART, "free_part"),
+                (0.0, "free_little"),
+            )
+            if score.fraction >= least
+        )
+        sentences.append(phrase(language, key))
+        separator = phrase(language, "separator")
+        if score.covered:
+            sentences.append(phrase(language, "covered", terms=separator.join(score.covered)))
+        if score.missing and score.fraction < _FULL:
+            sentences.append(phrase(language, "missing", terms=separator.join(score.missing)))
+    sentences += [phrase(language, flag) for flag in flags if known(flag)]
+    if score.needs_review:
+        sentences.append(phrase(language, "review"))
+    return phrase(language, "gap").join(sentences)
+
+
+def _criteria(
+    rubric: Sequence[Criterion], whole: SemanticScore, parts: Sequence[SemanticScore], language: Language
+) -> list[CriterionScore]:
+    scores = apportion(whole.fraction, [part.fraction for part in parts], [part.points for part in rubric])
+    return [
+        CriterionScore(
+            criterion.criterion,
+            score,
+            criterion.points,
+            _criterion_feedback(score / criterion.points, language),
+            min(whole.confidence, part.confidence),
+        )
+        for criterion, score, part in zip(rubric, scores, parts, strict=True)
+    ]
+
+
+def _criterion_feedback(share: float, language: Language) -> str:
+    if share >= _COVERED:
+        return phrase(language, "criterion_full")
+    return phrase(language, "criterion_part" if share >= _PART else "criterion_none")
