@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
-from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceAsyncStub, WorkServiceStub
+from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
 from cinnabar_common.channels import channel
 from cinnabar_common.interceptors import sole
 
@@ -23,6 +23,9 @@ from cinnabar_grader.convert import CompiledItems, StreamItems
 from cinnabar_grader.graders import Grader, LeaseToken
 from cinnabar_grader.pipeline import Lane
 from cinnabar_grader.worker import WorkerSession
+
+if TYPE_CHECKING:
+    from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceAsyncStub
 
 log = logging.getLogger(__name__)
 
