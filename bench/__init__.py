@@ -1,0 +1,1 @@
+"""Measurements of the whole suite, and of its peers, in one run."""
