@@ -1,0 +1,128 @@
+"""The real scheduler as a process, on a real Valkey and storage in memory."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
+from cinnabar.scheduler.v1 import queue_service_pb2 as pb
+from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
+from cinnabar.storage.v1.storage_service_pb2 import OpenTask
+from cinnabar_local.ports import Ports
+from cinnabar_local.probes import grpc_serving
+from cinnabar_local.process import Process, ProcessSpec
+
+from tests.support.scheduler_storage import FakeStorage, storage_serving
+
+
+@dataclass(slots=True)
+class SchedulerProcess:
+    """One scheduler; ``process`` kills, pauses and restarts it on the same port."""
+
+    process: Process
+    target: str
+    channel: grpc.aio.Channel
+
+    @property
+    def queue(self) -> QueueServiceStub:
+        """Its QueueService."""
+        return QueueServiceStub(self.channel)
+
+    def log(self) -> str:
+        """All that it logged."""
+        return self.process.log_path.read_text("utf-8")
+
+    async def enqueue(self, tasks: Iterable[OpenTask]) -> int:
+        """Enqueues accepted tasks as a gateway does; returns how many were new."""
+        request = pb.EnqueueRequest(tasks=[queued(task) for task in tasks])
+        response = await self.queue.Enqueue(request, timeout=5, wait_for_ready=True)
+        return response.enqueued
+
+    async def stats(self, queue: str = "free-text") -> pb.QueueStats:
+        """Counts of one queue."""
+        response = await self.queue.GetQueueStats(pb.GetQueueStatsRequest(queues=[queue]), timeout=5)
+        return response.queues[0]
+
+
+def queued(task: OpenTask) -> pb.QueuedTask:
+    """An accepted task as a gateway enqueues it."""
+    answers = AnswerSet.FromString(task.answers).answers
+    answer = next((one for one in answers if one.item == task.item_id), Answer())
+    return pb.QueuedTask(
+        task=f"{task.submission_id}/{task.item_id}",
+        tenant=task.tenant,
+        queue=task.queue,
+        generation=task.generation,
+        priority=pb.Priority.ValueType(task.priority),
+        item_key=f"{task.revision_id}/{task.item_id}",
+        answer=answer.SerializeToString(),
+    )
+
+
+class Suite:
+    """Any number of schedulers on one Valkey and one storage."""
+
+    def __init__(self, redis_url: str, storage: FakeStorage, storage_target: str, folder: Path) -> None:
+        self.redis_url = redis_url
+        self.storage = storage
+        self._storage_target = storage_target
+        self._folder = folder
+        self._ports = Ports()
+        self._exits = AsyncExitStack()
+        self._started = 0
+
+    async def scheduler(self, **settings: str) -> SchedulerProcess:
+        """Starts one more; settings by their name without prefix, in lower case."""
+        number, self._started = self._started, self._started + 1
+        name = f"scheduler-{number}"
+        target = f"127.0.0.1:{self._ports.of(name)}"
+        env: Mapping[str, str] = {
+            "SCHEDULER_LISTEN": target,
+            "SCHEDULER_REDIS_URL": self.redis_url,
+            "SCHEDULER_STORAGE_TARGET": self._storage_target,
+            **{f"SCHEDULER_{setting.upper()}": value for setting, value in settings.items()},
+        }
+        spec = ProcessSpec(
+            name=name,
+            command=(sys.executable, "-m", "cinnabar_scheduler"),
+            env=env,
+            ready=partial(grpc_serving, target),
+            ready_seconds=20,
+            stop_seconds=10,
+        )
+        process = Process(spec, log_path=self._folder / f"{name}.log")
+        await process.start()
+        self._exits.push_async_callback(process.stop)
+        channel = grpc.aio.insecure_channel(target, options=[("grpc.max_reconnect_backoff_ms", 200)])
+        self._exits.push_async_callback(channel.close)
+        return SchedulerProcess(process, target, channel)
+
+    async def close(self) -> None:
+        """Stops them all."""
+        await self._exits.aclose()
+
+
+@asynccontextmanager
+async def suite(redis_url: str, folder: Path) -> AsyncGenerator[Suite]:
+    """Storage in memory and no scheduler yet."""
+    storage = FakeStorage()
+    async with storage_serving(storage) as target:
+        running = Suite(redis_url, storage, target, folder)
+        try:
+            yield running
+        finally:
+            await running.close()
+
+
+async def until(condition: Callable[[], bool], description: str, *, seconds: float = 5) -> None:
+    """Waits for a condition that nobody announces."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
+        await asyncio.sleep(0.01)
