@@ -1,1 +1,1 @@
-"""cinnabar_storage"""
+"""The storage service: sharded Postgres behind gRPC."""

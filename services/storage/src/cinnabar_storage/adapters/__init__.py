@@ -1,0 +1,1 @@
+"""Where storage meets the outside: Postgres, and an in-memory stand-in for it."""

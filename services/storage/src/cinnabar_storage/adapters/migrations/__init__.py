@@ -1,0 +1,1 @@
+"""Alembic's environment: applied to every shard alike, expand first and contract later."""

@@ -1,0 +1,118 @@
+"""The schema of the shards: brought up to date, and checked at start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from cinnabar_storage.adapters.sql_server import engine_of
+
+log = logging.getLogger(__name__)
+
+_LOCK_KEY = 0x63_69_6E_6E_61_62_61_72  # "cinnabar": advisory locks have numbers, not names
+_LOCK_SECONDS = 300
+_PAUSE_SECONDS = 0.2
+_FAILURES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+class SchemaError(Exception):
+    """The schema of a shard is not what the code needs, or Postgres does not answer."""
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def head() -> str:
+    """The version of the schema that this code needs."""
+    version = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if version is None:
+        raise SchemaError("there are no migrations")
+    return version
+
+
+async def migrate(primary_urls: Sequence[str], *, connect_seconds: float, wait_seconds: float) -> None:
+    """Brings every shard to the head; returns at once for those that are there.
+
+    Several processes may do this at once: they take turns. Raises SchemaError
+    when a primary does not accept connections within ``wait_seconds``.
+    """
+    for shard, url in enumerate(primary_urls):
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        while True:
+            try:
+                await _version(url, connect_seconds)
+                break
+            except _FAILURES as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise SchemaError(f"shard {shard}: Postgres does not accept connections") from error
+                await asyncio.sleep(_PAUSE_SECONDS)
+        await _migrate(url, connect_seconds)
+        log.info("schema is up to date", extra={"shard": shard, "version": head()})
+
+
+async def _migrate(url: str, connect_seconds: float) -> None:
+    # The lock lives on a connection of its own, outside of any transaction, so
+    # that a migration may commit in steps or build an index concurrently.
+    locks = engine_of(
+        url,
+        connect_seconds=connect_seconds,
+        settings={"lock_timeout": f"{_LOCK_SECONDS}s"},
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+    )
+    work = engine_of(url, connect_seconds=connect_seconds, poolclass=NullPool)
+    async with locks.connect() as lock:
+        await lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        async with work.connect() as connection:
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def _version(url: str, connect_seconds: float) -> str | None:
+    engine = engine_of(url, connect_seconds=connect_seconds, poolclass=NullPool)
+    async with engine.connect() as connection:
+        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+
+
+async def require_head(primary_urls: Sequence[str], *, connect_seconds: float, wait_seconds: float) -> None:
+    """Returns when the schema of every shard is the code's, waiting a while: ``migrate`` may be at work.
+
+    Raises SchemaError, which says what to do.
+    """
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    wanted = head()
+    for shard, url in enumerate(primary_urls):
+        while True:
+            try:
+                version = await _version(url, connect_seconds)
+                problem = (
+                    f"shard {shard}: the schema is at version {version or 'none'} but must be at {wanted}: "
+                    "run `python -m cinnabar_storage migrate` of this release"
+                )
+            except _FAILURES:
+                version, problem = None, f"shard {shard}: Postgres does not accept connections"
+            if version == wanted:
+                break
+            if asyncio.get_running_loop().time() >= deadline:
+                raise SchemaError(problem)
+            await asyncio.sleep(_PAUSE_SECONDS)

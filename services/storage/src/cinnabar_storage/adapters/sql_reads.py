@@ -1,0 +1,189 @@
+"""Reads of one server, primary or replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cinnabar_storage.adapters.sql_server import Driver, Server
+from cinnabar_storage.records import (
+    Assignment,
+    AssignmentKey,
+    AssignmentQuery,
+    DeadLetter,
+    DeadLetterQuery,
+    Grade,
+    Micros,
+    OpenTask,
+    RevisionKey,
+    Submission,
+    SubmissionKey,
+    SubmissionQuery,
+    SubmissionRow,
+    Task,
+    TaskKey,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_SUBMISSIONS = """
+SELECT s.submission_id, s.tenant, s.course, s.assignment, s.revision_id, s.author,
+       s.priority, s.answers, s.max_score, s.create_time
+FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
+JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
+"""
+_TASKS = """
+SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time
+FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
+JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant
+"""
+_GRADES = """
+SELECT DISTINCT ON (g.submission_id, g.item_id)
+       g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time
+FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
+JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant
+ORDER BY g.submission_id, g.item_id, g.generation DESC
+"""
+_IDS = """
+SELECT submission_id FROM submissions
+WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR submission_id < $4)
+ORDER BY submission_id DESC LIMIT $5
+"""
+_IDS_OF_AUTHOR = """
+SELECT submission_id FROM submissions
+WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR submission_id < $4) AND author = $6
+ORDER BY submission_id DESC LIMIT $5
+"""
+_ASSIGNMENTS = """
+SELECT r.tenant, r.course, r.assignment, r.revision_id, r.spec, a.create_time, r.create_time
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(tenant, course, assignment, revision_id)
+JOIN assignments a ON a.tenant = k.tenant AND a.course = k.course AND a.assignment = k.assignment
+JOIN assignment_revisions r ON r.tenant = a.tenant AND r.course = a.course AND r.assignment = a.assignment
+    AND r.revision_id = coalesce(nullif(k.revision_id, ''), a.revision_id)
+"""
+_REVISIONS = """
+SELECT r.tenant, r.course, r.assignment, r.revision_id, r.spec, a.create_time, r.create_time
+FROM unnest($1::text[], $2::text[]) AS k(tenant, revision_id)
+JOIN assignment_revisions r ON r.tenant = k.tenant AND r.revision_id = k.revision_id
+JOIN assignments a ON a.tenant = r.tenant AND a.course = r.course AND a.assignment = r.assignment
+"""
+_ASSIGNMENTS_OF_COURSE = """
+SELECT r.tenant, r.course, r.assignment, r.revision_id, r.spec, a.create_time, r.create_time
+FROM assignments a
+JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revision_id
+WHERE a.tenant = $1 AND a.course = $2 AND a.assignment > $3
+ORDER BY a.assignment LIMIT $4
+"""
+# The one read over all tenants: recovery rebuilds the queues of everybody.
+_OPEN_TASKS = """
+SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
+       s.priority, s.revision_id, s.answers, s.create_time
+FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
+ORDER BY t.submission_id, t.item_id LIMIT $3
+"""
+_DEAD_LETTERS = """
+SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
+       s.course, s.assignment
+FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+WHERE t.state = 2 AND t.tenant = $1 AND ($2 = '' OR t.queue = $2) AND (t.submission_id, t.item_id) > ($3, $4)
+ORDER BY t.submission_id, t.item_id LIMIT $5
+"""
+
+
+def micros(time: datetime) -> Micros:
+    """Whole microseconds since the epoch."""
+    return Micros((time - _EPOCH) // _MICROSECOND)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
+    return zip(*rows, strict=True)
+
+
+class SqlCopy:
+    """Implements ports.Copy on one server; ``authoritative`` when it is the primary."""
+
+    def __init__(self, server: Server, *, authoritative: bool) -> None:
+        self._server = server
+        self._authoritative = authoritative
+
+    @property
+    def authoritative(self) -> bool:
+        return self._authoritative
+
+    async def _fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
+        return await self._server.run(lambda driver: driver.fetch(query, *args))
+
+    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
+        if not keys:
+            return []
+        arrays = tuple(_columns(keys))
+
+        async def work(driver: Driver) -> tuple[list[Sequence[Any]], ...]:
+            # Tasks before grades: what is graded in between then shows as both,
+            # and the grade wins below. The other way round it would be neither.
+            rows = await driver.fetch(_SUBMISSIONS, *arrays)
+            tasks = await driver.fetch(_TASKS, *arrays)
+            return rows, tasks, await driver.fetch(_GRADES, *arrays)
+
+        rows, tasks, grades = await self._server.run(work)
+        found: dict[str, Submission] = {}
+        for row in rows:
+            found[row[0]] = Submission(SubmissionRow._make((*row[:9], micros(row[9]))), [], [])
+        generations: dict[tuple[str, str], int] = {}
+        for row in grades:
+            generations[row[0], row[1]] = row[2]
+            if row[0] in found:
+                found[row[0]].grades.append(Grade._make((*row[:5], micros(row[5]))))
+        for row in tasks:
+            if row[0] in found and generations.get((row[0], row[1]), 0) < row[3]:
+                found[row[0]].tasks.append(_task(row))
+        return list(found.values())
+
+    async def submission_ids(self, query: SubmissionQuery) -> list[str]:
+        args = (query.tenant, query.course, query.assignment, query.before, query.limit)
+        if query.author:
+            rows = await self._fetch(_IDS_OF_AUTHOR, *args, query.author)
+        else:
+            rows = await self._fetch(_IDS, *args)
+        return [row[0] for row in rows]
+
+    async def assignments(self, keys: Sequence[AssignmentKey]) -> list[Assignment]:
+        if not keys:
+            return []
+        return _assignments(await self._fetch(_ASSIGNMENTS, *_columns(keys)))
+
+    async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
+        if not keys:
+            return []
+        return _assignments(await self._fetch(_REVISIONS, *_columns(keys)))
+
+    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
+        return _assignments(await self._fetch(_ASSIGNMENTS_OF_COURSE, *query))
+
+    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
+        return open_tasks(await self._fetch(_OPEN_TASKS, *after, limit))
+
+    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
+        rows = await self._fetch(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit)
+        return [DeadLetter(_task(row), row[8], row[9]) for row in rows]
+
+
+def _task(row: Sequence[Any]) -> Task:
+    return Task._make((*row[:7], micros(row[7])))
+
+
+def tasks_of(rows: Iterable[Sequence[Any]]) -> list[Task]:
+    """Rows with the columns of Task, in its order."""
+    return [_task(row) for row in rows]
+
+
+def open_tasks(rows: Iterable[Sequence[Any]]) -> list[OpenTask]:
+    """Rows with the columns of OpenTask, in its order."""
+    return [OpenTask._make((*row[:8], micros(row[8]))) for row in rows]
+
+
+def _assignments(rows: Iterable[Sequence[Any]]) -> list[Assignment]:
+    return [Assignment._make((*row[:5], micros(row[5]), micros(row[6]))) for row in rows]

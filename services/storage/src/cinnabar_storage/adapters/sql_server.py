@@ -1,0 +1,222 @@
+"""One Postgres server: its connections, and what their failures mean. Driver exceptions end here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar, cast
+
+import asyncpg
+from cinnabar_common.errors import (
+    DependencyUnavailable,
+    FieldViolation,
+    InvalidRequest,
+    Overloaded,
+    SuiteError,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from cinnabar_storage.records import Lsn
+
+T = TypeVar("T")
+DEPENDENCY = "postgres"
+_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.005
+
+# SQLSTATE classes and codes, from Postgres' appendix "Error Codes".
+_TRY_AGAIN = ("40001", "40P01")  # serialization failure, deadlock
+_GONE = (
+    "08",  # connection exceptions
+    "53",  # out of connections, memory or disk
+    "57",  # shut down, crashed, starting, cancelled by a time limit
+    "58",  # input or output error
+    "25006",  # read only: no longer the primary
+)
+_BAD_TEXT = "22021"  # U+0000, which Postgres cannot keep
+
+
+class Driver(Protocol):
+    """The part of asyncpg's connection that is used; asyncpg itself has no types."""
+
+    async def fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
+        """All rows."""
+        ...
+
+    async def fetchrow(self, query: str, *args: object) -> Sequence[Any] | None:
+        """The first row."""
+        ...
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        """The first column of the first row."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether the connection is known to be dead."""
+        ...
+
+
+class UniqueViolation(Exception):
+    """A row with this key exists."""
+
+
+class _ConnectionLost(Exception):
+    """The connection died under a statement; whether it was executed is not known."""
+
+
+class _TryAgain(Exception):
+    """The statement lost against a concurrent one and did nothing."""
+
+
+class Server:
+    """Connections to one server, bounded; ``async with server`` closes them at the end.
+
+    Work is one or more statements, each its own transaction: nothing here ever
+    spans two, and so connections go back to the pool without a rollback.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        pool_size: int,
+        pool_wait_seconds: float,
+        connect_seconds: float,
+        statement_seconds: float,
+    ) -> None:
+        self.name = name
+        self._pool_size = pool_size
+        self._statement_seconds = statement_seconds
+        self._engine = engine_of(
+            url,
+            connect_seconds=connect_seconds,
+            settings={
+                # Batches are planned for what they are: the plan for "an array"
+                # made while a table was empty would scan it when it is large.
+                "plan_cache_mode": "force_custom_plan",
+                "jit": "off",
+                "statement_timeout": str(int(statement_seconds * 1000)),
+            },
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_wait_seconds,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,
+        )
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._engine.dispose()
+
+    async def run(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Runs ``work``, which must be safe to repeat, on a connection of its own.
+
+        Raises:
+            DependencyUnavailable: the server cannot be reached or does not answer in time.
+            Overloaded: no connection came free in time.
+            InvalidRequest: a text contains U+0000.
+            UniqueViolation: see there.
+        """
+        lost = 0
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._run_once(work)
+            except _TryAgain:
+                # Full jitter: those who collided must not collide again.
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_SECONDS * 4**attempt))
+            except _ConnectionLost as error:
+                lost += 1
+                if lost > 1:
+                    raise DependencyUnavailable(DEPENDENCY) from error
+        raise DependencyUnavailable(DEPENDENCY)
+
+    async def _run_once(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        async with self._connection() as driver:
+            try:
+                async with asyncio.timeout(self._statement_seconds):
+                    return await work(driver)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                raise _meaning(error, closed=driver.is_closed()) from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Driver]:
+        for _ in range(self._pool_size + 1):
+            try:
+                pooled = await self._engine.raw_connection()
+            except PoolTimeout as error:
+                raise Overloaded(f"storage.{self.name}") from error
+            except (
+                SQLAlchemyError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,  # also TimeoutError
+            ) as error:
+                raise DependencyUnavailable(DEPENDENCY) from error
+            driver = cast("Driver", pooled.driver_connection)
+            if not driver.is_closed():
+                break
+            # Died in the pool: a server that restarts closes all connections at once.
+            pooled.invalidate()
+        else:
+            raise DependencyUnavailable(DEPENDENCY)
+        try:
+            yield driver
+        except (_ConnectionLost, DependencyUnavailable, TimeoutError) as error:
+            pooled.invalidate()
+            if isinstance(error, TimeoutError):
+                raise DependencyUnavailable(DEPENDENCY) from error
+            raise
+        finally:
+            pooled.close()
+
+
+def _meaning(error: Exception, *, closed: bool) -> Exception:
+    state = cast("str", getattr(error, "sqlstate", None) or "")
+    if state in _TRY_AGAIN:
+        return _TryAgain()
+    if closed or state.startswith("08") or state in ("57P01", "57P02"):
+        return _ConnectionLost()
+    if isinstance(error, TimeoutError) or state.startswith(_GONE):
+        return DependencyUnavailable(DEPENDENCY)
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return UniqueViolation()
+    if state == _BAD_TEXT:
+        return InvalidRequest([FieldViolation("", "texts must not contain U+0000")])
+    if isinstance(error, OSError):
+        return _ConnectionLost()
+    return SuiteError()
+
+
+def engine_of(
+    url: str, *, connect_seconds: float, settings: dict[str, str] | None = None, **pool: Any
+) -> AsyncEngine:
+    """An engine on asyncpg for a ``postgresql://`` URL."""
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        connect_args={
+            "timeout": connect_seconds,
+            "server_settings": {"application_name": "cinnabar-storage", **(settings or {})},
+        },
+        **pool,
+    )
+
+
+_FLUSHED = "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
+_REPLAYED = "SELECT (coalesce(pg_last_wal_replay_lsn(), '0/0'::pg_lsn) - '0/0'::pg_lsn)::bigint"
+
+
+async def flushed(driver: Driver) -> Lsn:
+    """How far the primary's log is on disk: at or after every commit that was answered."""
+    return Lsn(await driver.fetchval(_FLUSHED))
+
+
+async def replayed(driver: Driver) -> Lsn:
+    """How far the replica has replayed; what was committed before that is visible there."""
+    return Lsn(await driver.fetchval(_REPLAYED))

@@ -1,0 +1,230 @@
+"""One shard on Postgres: a primary, its replicas, and the watch that knows how far each is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+from cinnabar_common.clock import SystemClock
+from cinnabar_common.errors import DependencyUnavailable, Overloaded
+
+from cinnabar_storage.adapters import sql_writes
+from cinnabar_storage.adapters.sql_reads import SqlCopy
+from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
+from cinnabar_storage.config import StorageConfig
+from cinnabar_storage.ports import Copy
+from cinnabar_storage.records import (
+    Assignment,
+    CommitResult,
+    Created,
+    Lsn,
+    NewRevision,
+    NewSubmission,
+    OpenTask,
+    Outcome,
+    SubmissionKey,
+    Task,
+    TaskKey,
+)
+from cinnabar_storage.replicas import Rotation
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_RECHECK_SECONDS = 0.004
+
+
+class SqlShard:
+    """Implements ports.Shard; made by :func:`sql_shard`."""
+
+    def __init__(
+        self,
+        index: int,
+        primary: Server,
+        replicas: Sequence[Server],
+        watch: ReplicaWatch,
+        *,
+        position_wait_seconds: float,
+    ) -> None:
+        self._name = f"shard-{index}"
+        self._server = primary
+        self._primary = SqlCopy(primary, authoritative=True)
+        self._replicas = [SqlCopy(replica, authoritative=False) for replica in replicas]
+        self._watch = watch
+        self._position_wait_seconds = position_wait_seconds
+
+    async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
+        replica = self._watch.rotation.choose(min_lsn)
+        if replica is None and min_lsn:
+            replica = await self._catch_up(min_lsn)
+        if replica is not None:
+            try:
+                return await work(self._replicas[replica])
+            except DependencyUnavailable:
+                self._watch.lost(replica)
+            except Overloaded:
+                log.debug("replica is busy, reading the primary", extra={"shard": self._name})
+        return await work(self._primary)
+
+    async def _catch_up(self, min_lsn: Lsn) -> int | None:
+        """A replica that reaches ``min_lsn`` within a moment. What the watch knows is a little old."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._position_wait_seconds
+        while self._watch.rotation.fit():
+            await self._watch.look_now(deadline - loop.time())
+            replica = self._watch.rotation.choose(min_lsn)
+            if replica is not None or loop.time() + _RECHECK_SECONDS >= deadline:
+                return replica
+            await asyncio.sleep(_RECHECK_SECONDS)
+        return None
+
+    async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
+        return await work(self._primary)
+
+    async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
+        return await sql_writes.create_submissions(self._server, rows)
+
+    async def commit_outcomes(self, outcomes: Sequence[Outcome]) -> tuple[list[CommitResult], Lsn]:
+        return await sql_writes.commit_outcomes(self._server, outcomes)
+
+    async def cancel_submissions(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], Lsn]:
+        return await sql_writes.cancel_submissions(self._server, keys, actor)
+
+    async def redrive_tasks(
+        self, tenant: str, keys: Sequence[TaskKey], actor: str
+    ) -> tuple[list[OpenTask], Lsn]:
+        return await sql_writes.redrive_tasks(self._server, tenant, keys, actor)
+
+    async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
+        return await sql_writes.create_assignment(self._server, revision)
+
+    async def update_assignment(
+        self, revision: NewRevision, expected_revision_id: str
+    ) -> tuple[Assignment, Lsn]:
+        return await sql_writes.update_assignment(self._server, revision, expected_revision_id)
+
+    async def check(self) -> None:
+        await self._watch.check_primary()
+
+
+class ReplicaWatch:
+    """Asks the servers of one shard how far their logs are, each on a connection kept for that."""
+
+    def __init__(
+        self, index: int, primary: Server, replicas: Sequence[Server], rotation: Rotation, poll_seconds: float
+    ) -> None:
+        self.rotation = rotation
+        self._name = f"shard-{index}"
+        self._primary = primary
+        self._replicas = replicas
+        self._poll_seconds = poll_seconds
+        self._fit: set[int] = set()
+        self._looking: asyncio.Future[None] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[ReplicaWatch]:
+        """Watches inside of the block; the first look is done when it is entered."""
+        await asyncio.gather(self.look_at_primary(), *map(self.look_at, range(len(self._replicas))))
+        async with asyncio.TaskGroup() as group:
+            # A task for each server: one that hangs must not hide the others.
+            tasks = [
+                group.create_task(self._loop(look), name=f"{self._name}-watch")
+                for look in (
+                    self.look_at_primary,
+                    *(lambda index=index: self.look_at(index) for index in range(len(self._replicas))),
+                )
+            ]
+            try:
+                yield self
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def look_at_primary(self) -> None:
+        """One look; a primary that does not answer says nothing about its replicas."""
+        try:
+            self.rotation.saw_primary(await self._primary.run(flushed))
+        except (DependencyUnavailable, Overloaded):
+            return
+
+    async def look_at(self, index: int) -> None:
+        """One look; a replica that does not answer is out of the rotation."""
+        try:
+            self.rotation.saw_replica(index, await self._replicas[index].run(replayed))
+        except (DependencyUnavailable, Overloaded):
+            self.rotation.lost(index)
+        self._tell()
+
+    def lost(self, index: int) -> None:
+        """A read failed there: out until it answers again."""
+        self.rotation.lost(index)
+        self._tell()
+
+    async def look_now(self, timeout: float) -> None:
+        """Looks at all replicas that are fit, for at most ``timeout``; concurrent calls share one look."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look_at_fit())
+        await asyncio.wait([self._looking], timeout=max(0.0, timeout))
+
+    async def _look_at_fit(self) -> None:
+        await asyncio.gather(*map(self.look_at, self.rotation.fit()))
+
+    async def check_primary(self) -> None:
+        """Returns when the primary answers. Raises DependencyUnavailable, Overloaded."""
+        await self._primary.run(_answer)
+
+    async def _loop(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await look()
+
+    def _tell(self) -> None:
+        fit = set(self.rotation.fit())
+        for index in sorted(fit ^ self._fit):
+            log.info(
+                "replica in rotation" if index in fit else "replica out of rotation",
+                extra={"shard": self._name, "replica": index},
+            )
+        self._fit = fit
+
+
+async def _answer(driver: Driver) -> None:
+    await driver.fetchval("SELECT 1")
+
+
+@asynccontextmanager
+async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> AsyncGenerator[SqlShard]:
+    """A shard that is watched for the length of the block. ``urls``: the primary's, then the replicas'."""
+
+    def server(url: str, name: str, pool_size: int, statement_seconds: float) -> Server:
+        return Server(
+            url,
+            name=name,
+            pool_size=pool_size,
+            pool_wait_seconds=config.pool_wait_seconds,
+            connect_seconds=config.connect_seconds,
+            statement_seconds=statement_seconds,
+        )
+
+    names = [f"shard-{index}", *(f"shard-{index}.replica-{replica}" for replica in range(len(urls) - 1))]
+    async with AsyncExitStack() as exits:
+        primary = server(urls[0], names[0], config.pool_size, config.statement_seconds)
+        replicas = [
+            server(url, name, config.replica_pool_size, config.replica_statement_seconds)
+            for url, name in zip(urls[1:], names[1:], strict=True)
+        ]
+        # The watch has connections of its own: a busy pool must not look like a dead server.
+        watched = [
+            server(url, f"{name}.watch", 1, config.replica_statement_seconds)
+            for url, name in zip(urls, names, strict=True)
+        ]
+        for opened in (primary, *replicas, *watched):
+            await exits.enter_async_context(opened)
+        rotation = Rotation(
+            len(replicas), max_lag_seconds=config.replica_max_lag_seconds, clock=SystemClock()
+        )
+        watch = ReplicaWatch(index, watched[0], watched[1:], rotation, config.replica_poll_seconds)
+        await exits.enter_async_context(watch.running())
+        yield SqlShard(index, primary, replicas, watch, position_wait_seconds=config.position_wait_seconds)

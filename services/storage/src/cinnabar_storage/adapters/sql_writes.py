@@ -1,0 +1,407 @@
+"""Writes of one shard. Each is one statement, which is its transaction: there is no BEGIN to pay for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
+from cinnabar_common.names import AssignmentName
+
+from cinnabar_storage.adapters.sql_reads import micros, open_tasks, tasks_of
+from cinnabar_storage.adapters.sql_server import Driver, Server, UniqueViolation, flushed
+from cinnabar_storage.records import (
+    Assignment,
+    CommitResult,
+    Created,
+    CreateStatus,
+    GivenUp,
+    Graded,
+    Lsn,
+    NewRevision,
+    NewSubmission,
+    OpenTask,
+    Outcome,
+    SubmissionKey,
+    Task,
+    TaskKey,
+)
+
+# Null when everything was new, so that the usual answer is one null, not 500 ids.
+_CREATE = """
+WITH fresh AS (
+    INSERT INTO submissions (submission_id, tenant, course, assignment, revision_id, author, request_id,
+                             fingerprint, priority, answers, max_score, create_time)
+    SELECT submission_id, tenant, course, assignment, revision_id, author, request_id,
+           fingerprint, priority, answers, max_score,
+           timestamptz 'epoch' + create_time * interval '1 microsecond'
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                $8::bytea[], $9::int[], $10::bytea[], $11::float8[], $12::bigint[])
+        AS given(submission_id, tenant, course, assignment, revision_id, author, request_id,
+                 fingerprint, priority, answers, max_score, create_time)
+    ON CONFLICT DO NOTHING
+    RETURNING submission_id, tenant
+), opened AS (
+    INSERT INTO tasks (submission_id, item_id, tenant, queue, state, generation, fence)
+    SELECT given.submission_id, given.item_id, fresh.tenant, given.queue, 1, 1, 0
+    FROM unnest($13::text[], $14::text[], $15::text[]) AS given(submission_id, item_id, queue)
+    JOIN fresh ON fresh.submission_id = given.submission_id
+)
+SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
+            ELSE coalesce(array_agg(submission_id), '{}') END
+FROM fresh
+"""
+# Who holds the request id or the submission id of rows that were not inserted.
+_HOLDERS = """
+SELECT given.n, s.submission_id, true, s.fingerprint = given.fingerprint
+FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::bytea[], $10::bytea[])
+    AS given(n, submission_id, tenant, course, assignment, revision_id, author, request_id,
+             fingerprint, answers)
+JOIN submissions s ON s.tenant = given.tenant AND s.author = given.author AND s.request_id = given.request_id
+UNION ALL
+SELECT given.n, s.submission_id, false,
+       (s.course, s.assignment, s.revision_id, s.author, s.fingerprint, s.answers)
+           = (given.course, given.assignment, given.revision_id, given.author, given.fingerprint,
+              given.answers)
+FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::bytea[], $10::bytea[])
+    AS given(n, submission_id, tenant, course, assignment, revision_id, author, request_id,
+             fingerprint, answers)
+JOIN submissions s ON s.submission_id = given.submission_id AND s.tenant = given.tenant
+"""
+# The delete is the fence: only the open task of this generation, written under
+# no later lease, makes way for its grade, and it can do so once.
+_GRADE = """
+WITH claimed AS (
+    DELETE FROM tasks t
+    USING unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::text[],
+                 $8::float8[], $9::bytea[])
+        AS given(tenant, submission_id, item_id, generation, fence, lease_token, worker, score, grade)
+    WHERE t.submission_id = given.submission_id AND t.item_id = given.item_id AND t.tenant = given.tenant
+        AND t.generation = given.generation AND t.state = 1 AND t.fence < given.fence
+    RETURNING given.*
+), graded AS (
+    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence)
+    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence FROM claimed
+), audited AS (
+    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
+    SELECT tenant, worker, 'grade', submission_id, item_id, generation, lease_token FROM claimed
+)
+SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
+            ELSE coalesce(array_agg(submission_id || '/' || item_id), '{}') END
+FROM claimed
+"""
+_GIVE_UP = """
+WITH claimed AS (
+    UPDATE tasks t
+    SET state = 2, fence = given.fence, reason = given.reason, attempts = given.attempts, update_time = now()
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::text[],
+                $8::text[], $9::int[])
+        AS given(tenant, submission_id, item_id, generation, fence, lease_token, worker, reason, attempts)
+    WHERE t.submission_id = given.submission_id AND t.item_id = given.item_id AND t.tenant = given.tenant
+        AND t.generation = given.generation AND t.state = 1 AND t.fence < given.fence
+    RETURNING given.*
+), audited AS (
+    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
+    SELECT tenant, worker, 'dead-letter', submission_id, item_id, generation, reason FROM claimed
+)
+SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
+            ELSE coalesce(array_agg(submission_id || '/' || item_id), '{}') END
+FROM claimed
+"""
+_GRADED = """
+SELECT g.submission_id, g.item_id, g.generation
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(tenant, submission_id, item_id, generation)
+JOIN grades g ON g.submission_id = k.submission_id AND g.item_id = k.item_id
+    AND g.generation = k.generation AND g.tenant = k.tenant
+"""
+_CANCEL = """
+WITH cancelled AS (
+    UPDATE tasks t SET state = 3, update_time = now()
+    FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
+    WHERE t.submission_id = k.submission_id AND t.tenant = k.tenant AND t.state = 1
+    RETURNING t.*
+), audited AS (
+    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
+    SELECT tenant, $3, 'cancel', submission_id, item_id, generation, '' FROM cancelled
+)
+SELECT submission_id, item_id, queue, generation, state, reason, attempts, update_time FROM cancelled
+"""
+_REDRIVE = """
+WITH opened AS (
+    UPDATE tasks t SET state = 1, reason = '', attempts = 0, update_time = now()
+    FROM unnest($2::text[], $3::text[]) AS k(submission_id, item_id)
+    WHERE t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1 AND t.state = 2
+    RETURNING t.*
+), audited AS (
+    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
+    SELECT tenant, $4, 'redrive', submission_id, item_id, generation, '' FROM opened
+)
+SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
+       s.priority, s.revision_id, s.answers, s.create_time
+FROM opened t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+"""
+_CREATE_ASSIGNMENT = """
+WITH created AS (
+    INSERT INTO assignments (tenant, course, assignment, revision_id) VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING tenant, course, assignment, revision_id, create_time
+), revised AS (
+    INSERT INTO assignment_revisions (tenant, course, assignment, revision_id, spec)
+    SELECT tenant, course, assignment, revision_id, $5 FROM created
+)
+SELECT create_time, create_time FROM created
+"""
+_UPDATE_ASSIGNMENT = """
+WITH updated AS (
+    UPDATE assignments SET revision_id = $4
+    WHERE tenant = $1 AND course = $2 AND assignment = $3 AND revision_id <> $4
+        AND ($6 = '' OR revision_id = $6)
+    RETURNING tenant, course, assignment, revision_id, create_time
+), revised AS (
+    INSERT INTO assignment_revisions (tenant, course, assignment, revision_id, spec)
+    SELECT tenant, course, assignment, revision_id, $5 FROM updated
+)
+SELECT create_time, now() FROM updated
+"""
+_CURRENT = """
+SELECT a.create_time, r.create_time, r.revision_id = $4 AND r.spec = $5
+FROM assignments a JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revision_id
+WHERE a.tenant = $1 AND a.course = $2 AND a.assignment = $3
+"""
+
+
+async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
+    """See ports.Shard."""
+    first, again = _first_of_each(rows)
+    columns = tuple(zip(*(rows[index] for index in first), strict=True))
+    ids: list[str] = []
+    items: list[str] = []
+    queues: list[str] = []
+    for submission_id, tasks in zip(columns[0], columns[12], strict=True):
+        for item_id, queue in tasks:
+            ids.append(submission_id)
+            items.append(item_id)
+            queues.append(queue)
+    created = CreateStatus.CREATED
+    results = [Created(created, row.submission_id) for row in rows]
+
+    # None until the statement has answered: work that is repeated after that
+    # must not take its own rows for those of somebody else.
+    known: list[int] | None = None
+
+    async def work(driver: Driver) -> Lsn:
+        nonlocal known
+        if known is None:
+            fresh: list[str] | None = await driver.fetchval(_CREATE, *columns[:12], ids, items, queues)
+            stored = None if fresh is None else set(fresh)
+            known = again + [
+                index for index in first if stored is not None and rows[index].submission_id not in stored
+            ]
+        if known:
+            holders = await driver.fetch(_HOLDERS, *_lookup(rows, known))
+            _settle(rows, known, holders, results)
+        return await flushed(driver)
+
+    return results, await server.run(work)
+
+
+def _first_of_each(rows: Sequence[NewSubmission]) -> tuple[list[int], list[int]]:
+    """Indexes of the rows to insert, and of those whose id or request id came earlier in the batch.
+
+    The first are in the order of their request ids, so that two batches with
+    the same requests meet in the same order and do not deadlock.
+    """
+    first: list[int] = []
+    again: list[int] = []
+    ids: set[str] = set()
+    requests: dict[tuple[str, str, str], int] = {}
+    for index, row in enumerate(rows):
+        request = None if row.request_id is None else (row.tenant, row.author, row.request_id)
+        if row.submission_id in ids or (request is not None and request in requests):
+            again.append(index)
+            continue
+        ids.add(row.submission_id)
+        first.append(index)
+        if request is not None:
+            requests[request] = index
+    if requests:
+        ordered = [requests[request] for request in sorted(requests)]
+        first = ordered + [index for index in first if rows[index].request_id is None]
+    return first, again
+
+
+def _lookup(rows: Sequence[NewSubmission], known: list[int]) -> list[Sequence[Any]]:
+    asked = [rows[index] for index in known]
+    return [
+        known,
+        [row.submission_id for row in asked],
+        [row.tenant for row in asked],
+        [row.course for row in asked],
+        [row.assignment for row in asked],
+        [row.revision_id for row in asked],
+        [row.author for row in asked],
+        [row.request_id for row in asked],
+        [row.fingerprint for row in asked],
+        [row.answers for row in asked],
+    ]
+
+
+def _settle(
+    rows: Sequence[NewSubmission],
+    known: list[int],
+    holders: list[Sequence[Any]],
+    results: list[Created],
+) -> None:
+    by_id = {holder[0]: holder for holder in holders if not holder[2]}
+    by_request = {holder[0]: holder for holder in holders if holder[2]}
+    for index in known:
+        holder = by_request.get(index) or by_id.get(index)
+        if holder is None:  # the id is another tenant's, of whom nothing may be told
+            results[index] = Created(CreateStatus.CONFLICT, rows[index].submission_id)
+        else:
+            status = CreateStatus.DUPLICATE if holder[3] else CreateStatus.CONFLICT
+            results[index] = Created(status, holder[1])
+
+
+async def commit_outcomes(server: Server, outcomes: Sequence[Outcome]) -> tuple[list[CommitResult], Lsn]:
+    """See ports.Shard."""
+    results = [CommitResult.COMMITTED] * len(outcomes)
+    # What is done is taken off: work that is repeated must go on, not begin again.
+    steps: deque[tuple[str, list[int]]] = deque()
+    for turn in _turns(outcomes):
+        steps.append((_GRADE, [index for index in turn if isinstance(outcomes[index], Graded)]))
+        steps.append((_GIVE_UP, [index for index in turn if isinstance(outcomes[index], GivenUp)]))
+    refused: list[int] = []
+
+    async def work(driver: Driver) -> Lsn:
+        while steps:
+            refused.extend(await _claim(driver, steps[0][0], outcomes, steps[0][1]))
+            steps.popleft()
+        if refused:
+            await _classify(driver, outcomes, refused, results)
+        return await flushed(driver)
+
+    return results, await server.run(work)
+
+
+def _turns(outcomes: Sequence[Outcome]) -> list[list[int]]:
+    """Indexes in turns, no task twice in one, ordered by task so that concurrent batches do not deadlock."""
+    seen: dict[tuple[str, str], int] = {}
+    turns: list[list[int]] = []
+    for index, outcome in enumerate(outcomes):
+        key = (outcome.submission_id, outcome.item_id)
+        turn = seen.get(key, 0)
+        seen[key] = turn + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(index)
+    for turn in turns:
+        turn.sort(key=lambda index: outcomes[index][1:3])
+    return turns
+
+
+async def _claim(
+    driver: Driver, statement: str, outcomes: Sequence[Outcome], indexes: list[int]
+) -> list[int]:
+    """Runs one of the two fenced statements; returns the indexes that it refused."""
+    if not indexes:
+        return []
+    columns = zip(*(outcomes[index] for index in indexes), strict=True)
+    claimed: list[str] | None = await driver.fetchval(statement, *columns)
+    if claimed is None:
+        return []
+    done = set(claimed)
+    return [
+        index for index in indexes if f"{outcomes[index].submission_id}/{outcomes[index].item_id}" not in done
+    ]
+
+
+async def _classify(
+    driver: Driver, outcomes: Sequence[Outcome], refused: list[int], results: list[CommitResult]
+) -> None:
+    keys = [outcomes[index][:4] for index in refused]
+    rows = await driver.fetch(_GRADED, *zip(*keys, strict=True))
+    graded = {(row[0], row[1], row[2]) for row in rows}
+    for index, key in zip(refused, keys, strict=True):
+        results[index] = CommitResult.ALREADY_GRADED if key[1:4] in graded else CommitResult.SUPERSEDED
+
+
+async def cancel_submissions(
+    server: Server, keys: Sequence[SubmissionKey], actor: str
+) -> tuple[list[Task], Lsn]:
+    """See ports.Shard."""
+
+    async def work(driver: Driver) -> tuple[list[Task], Lsn]:
+        rows = await driver.fetch(_CANCEL, *zip(*sorted(keys), strict=True), actor)
+        return tasks_of(rows), await flushed(driver)
+
+    return await server.run(work)
+
+
+async def redrive_tasks(
+    server: Server, tenant: str, keys: Sequence[TaskKey], actor: str
+) -> tuple[list[OpenTask], Lsn]:
+    """See ports.Shard."""
+
+    async def work(driver: Driver) -> tuple[list[OpenTask], Lsn]:
+        rows = await driver.fetch(_REDRIVE, tenant, *zip(*sorted(keys), strict=True), actor)
+        return open_tasks(rows), await flushed(driver)
+
+    return await server.run(work)
+
+
+async def create_assignment(server: Server, revision: NewRevision) -> tuple[Assignment, Lsn]:
+    """See ports.Shard."""
+    name = str(AssignmentName(revision.course, revision.assignment))
+
+    async def work(driver: Driver) -> tuple[Assignment, Lsn]:
+        row = await driver.fetchrow(_CREATE_ASSIGNMENT, *_revision_args(revision))
+        if row is None:
+            row = await driver.fetchrow(_CURRENT, *_revision_args(revision))
+            if row is None or not row[2]:
+                raise ResourceExists(name)
+        return _assignment(revision, row), await flushed(driver)
+
+    try:
+        return await server.run(work)
+    except UniqueViolation as error:
+        raise ResourceExists(f"{name}@{revision.revision_id}") from error
+
+
+async def update_assignment(
+    server: Server, revision: NewRevision, expected_revision_id: str
+) -> tuple[Assignment, Lsn]:
+    """See ports.Shard."""
+    name = str(AssignmentName(revision.course, revision.assignment))
+
+    async def work(driver: Driver) -> tuple[Assignment, Lsn]:
+        row = await driver.fetchrow(_UPDATE_ASSIGNMENT, *_revision_args(revision), expected_revision_id)
+        if row is None:
+            row = await driver.fetchrow(_CURRENT, *_revision_args(revision))
+            if row is None:
+                raise ResourceNotFound(name)
+            if not row[2]:
+                raise EtagMismatch(name)
+        return _assignment(revision, row), await flushed(driver)
+
+    try:
+        return await server.run(work)
+    except UniqueViolation as error:
+        raise ResourceExists(f"{name}@{revision.revision_id}") from error
+
+
+def _revision_args(revision: NewRevision) -> tuple[Any, ...]:
+    return (
+        revision.tenant,
+        revision.course,
+        revision.assignment,
+        revision.revision_id,
+        revision.spec,
+    )
+
+
+def _assignment(revision: NewRevision, row: Sequence[Any]) -> Assignment:
+    return Assignment(*revision, create_time=micros(row[0]), update_time=micros(row[1]))

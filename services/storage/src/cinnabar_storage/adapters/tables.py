@@ -1,0 +1,158 @@
+"""The tables of a shard. Migrations make them; this is what they add up to.
+
+There are no foreign keys: each would cost the hot path a lookup and a row lock
+on the parent for every row. Rows that belong together are written by one
+statement, nothing is deleted but the task that its grade replaces, and so there
+is nothing that a foreign key would catch.
+
+Ids are ordered by their bytes, on every server alike, because pages of several
+shards are merged by id: hence the collation.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+
+def _id(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, Text(collation="C"), nullable=nullable)
+
+
+def _time(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("now()"))
+
+
+assignments = Table(
+    "assignments",
+    metadata,
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    _id("revision_id"),
+    _time("create_time"),
+    PrimaryKeyConstraint("tenant", "course", "assignment", name="assignments_pkey"),
+)
+
+assignment_revisions = Table(
+    "assignment_revisions",
+    metadata,
+    _id("tenant"),
+    _id("revision_id"),
+    _id("course"),
+    _id("assignment"),
+    Column("spec", LargeBinary, nullable=False),
+    _time("create_time"),
+    PrimaryKeyConstraint("tenant", "revision_id", name="assignment_revisions_pkey"),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    _id("submission_id"),
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    _id("revision_id"),
+    _id("author"),
+    _id("request_id", nullable=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("answers", LargeBinary, nullable=False),
+    Column("max_score", Double, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("submission_id", name="submissions_pkey"),
+    # An instructor's list of an assignment, and a student's own.
+    Index("submissions_by_assignment", "tenant", "course", "assignment", "submission_id"),
+    Index("submissions_by_author", "tenant", "author", "submission_id"),
+    Index(
+        "submissions_by_request",
+        "tenant",
+        "author",
+        "request_id",
+        unique=True,
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+)
+
+# Only tasks without a grade: a grade deletes its task. So the table stays small,
+# nearly every row of it dies young, and vacuum must come by count, not by share
+# of the table, and without pauses. Giving pages back to the file system would
+# lock the table and hold up replicas, for pages that are needed again at once.
+tasks = Table(
+    "tasks",
+    metadata,
+    _id("submission_id"),
+    _id("item_id"),
+    _id("tenant"),
+    Column("state", SmallInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    _id("queue"),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _time("update_time"),
+    PrimaryKeyConstraint("submission_id", "item_id", name="tasks_pkey"),
+    Index(
+        "tasks_dead_lettered",
+        "tenant",
+        "submission_id",
+        "item_id",
+        postgresql_where=text("state = 2"),
+    ),
+    postgresql_with={
+        "fillfactor": 90,
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 20000,
+        "autovacuum_vacuum_cost_delay": 0,
+        "vacuum_truncate": "off",
+    },
+)
+
+grades = Table(
+    "grades",
+    metadata,
+    _id("submission_id"),
+    _id("item_id"),
+    Column("generation", Integer, nullable=False),
+    _id("tenant"),
+    Column("score", Double, nullable=False),
+    Column("grade", LargeBinary, nullable=False),
+    _id("lease_token"),
+    _id("worker"),
+    Column("fence", BigInteger, nullable=False),
+    _time("create_time"),
+    PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # Numbers are taken in blocks, so they order the rows of one connection only.
+    Column("audit_id", BigInteger, Identity(always=True, cache=64), nullable=False),
+    _time("at"),
+    _id("tenant"),
+    _id("actor"),
+    _id("action"),
+    _id("submission_id"),
+    _id("item_id"),
+    Column("generation", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+    PrimaryKeyConstraint("audit_id", name="audit_pkey"),
+)

@@ -1,0 +1,146 @@
+"""Assignments and their revisions, which never change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import chain
+
+from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_common.names import id_bucket
+
+from cinnabar_storage.ports import Copy, Shard
+from cinnabar_storage.records import (
+    Assignment,
+    AssignmentKey,
+    AssignmentQuery,
+    Lsn,
+    NewRevision,
+    Position,
+    RevisionKey,
+)
+from cinnabar_storage.sharding import MinPositions, Shards, course_bucket, gather
+
+
+class RevisionCache:
+    """Revisions read lately, bounded in number and in bytes of spec; the least recently used goes first.
+
+    Revisions are immutable, so an entry can be old but never wrong.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[RevisionKey, Assignment] = OrderedDict()
+
+    def get(self, key: RevisionKey) -> Assignment | None:
+        """The revision, if it is here."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, revision: Assignment) -> None:
+        """Keeps a revision, unless it is larger than the whole cache."""
+        key = RevisionKey(revision.tenant, revision.revision_id)
+        if key in self._entries or len(revision.spec) > self._max_bytes:
+            return
+        self._entries[key] = revision
+        self._bytes += len(revision.spec)
+        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= len(dropped.spec)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Assignments:
+    """The assignments of all tenants."""
+
+    def __init__(self, shards: Shards, cache: RevisionCache) -> None:
+        self._shards = shards
+        self._cache = cache
+
+    async def create(self, revision: NewRevision) -> tuple[Assignment, Position]:
+        """Raises InvalidRequest, ResourceExists, DependencyUnavailable, Overloaded."""
+        index, shard = self._shard_for(revision)
+        assignment, lsn = await shard.create_assignment(revision)
+        return assignment, Position(index, lsn)
+
+    async def update(self, revision: NewRevision, expected_revision_id: str) -> tuple[Assignment, Position]:
+        """Raises InvalidRequest, ResourceNotFound, EtagMismatch, DependencyUnavailable, Overloaded."""
+        index, shard = self._shard_for(revision)
+        assignment, lsn = await shard.update_assignment(revision, expected_revision_id)
+        return assignment, Position(index, lsn)
+
+    def _shard_for(self, revision: NewRevision) -> tuple[int, Shard]:
+        if id_bucket(revision.revision_id) != course_bucket(revision.tenant, revision.course):
+            raise InvalidRequest(
+                [FieldViolation("assignment.revision_id", "must be an id in the bucket of its course")]
+            )
+        return self._shards.of_course(revision.tenant, revision.course)
+
+    async def get(self, keys: Sequence[AssignmentKey], positions: Sequence[Position]) -> list[Assignment]:
+        """Those that exist, in any order. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+        minimum = MinPositions(positions, len(self._shards))
+        groups: dict[int, list[AssignmentKey]] = {}
+        for key in dict.fromkeys(keys):
+            index, _ = self._shards.of_course(key.tenant, key.course)
+            groups.setdefault(index, []).append(key)
+        answers = await gather(
+            {shard: _get(self._shards[shard], group, minimum.of(shard)) for shard, group in groups.items()}
+        )
+        return list(chain.from_iterable(answers.values()))
+
+    async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
+        """Those that exist, in any order. Raises DependencyUnavailable, Overloaded."""
+        known: list[Assignment] = []
+        unknown: list[RevisionKey] = []
+        for key in dict.fromkeys(keys):
+            cached = self._cache.get(key)
+            if cached is None:
+                unknown.append(key)
+            else:
+                known.append(cached)
+        groups = self._shards.map.by_shard(unknown, lambda key: key.revision_id)
+        answers = await gather(
+            {shard: _revisions(self._shards[shard], group) for shard, group in groups.items()}
+        )
+        for revision in chain.from_iterable(answers.values()):
+            self._cache.put(revision)
+            known.append(revision)
+        return known
+
+    async def list(self, query: AssignmentQuery, positions: Sequence[Position]) -> list[Assignment]:
+        """A page, by id. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+        minimum = MinPositions(positions, len(self._shards))
+        index, shard = self._shards.of_course(query.tenant, query.course)
+        return await shard.read(lambda copy: copy.assignments_of_course(query), min_lsn=minimum.of(index))
+
+
+async def _get(shard: Shard, keys: Sequence[AssignmentKey], min_lsn: Lsn) -> list[Assignment]:
+    async def work(copy: Copy) -> tuple[list[Assignment], bool]:
+        return await copy.assignments(keys), copy.authoritative
+
+    found, authoritative = await shard.read(work, min_lsn=min_lsn)
+    if authoritative or len(found) == len(keys):
+        return found
+    # A key without a revision and one that names it may both have found the same.
+    here = {AssignmentKey(*assignment[:4]) for assignment in found}
+    current = {key._replace(revision_id="") for key in here}
+    missing = [key for key in keys if key not in here and key not in current]
+    return found + await shard.read_primary(lambda copy: copy.assignments(missing)) if missing else found
+
+
+async def _revisions(shard: Shard, keys: Sequence[RevisionKey]) -> list[Assignment]:
+    async def work(copy: Copy) -> tuple[list[Assignment], bool]:
+        return await copy.revisions(keys), copy.authoritative
+
+    found, authoritative = await shard.read(work, min_lsn=Lsn(0))
+    if authoritative or len(found) == len(keys):
+        return found
+    here = {revision.revision_id for revision in found}
+    missing = [key for key in keys if key.revision_id not in here]
+    return found + await shard.read_primary(lambda copy: copy.revisions(missing))

@@ -1,0 +1,54 @@
+"""Configuration of the storage service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageConfig:
+    """Read once at start; field ``x`` is the variable ``STORAGE_X``."""
+
+    shards: tuple[str, ...]
+    """Per shard "primary-url|replica-url|…"; URLs are ``postgresql://user:password@host:port/database``."""
+    listen: str = "127.0.0.1:50053"
+    pool_size: int = 8
+    """Connections to each primary, which is how many statements run there at once."""
+    replica_pool_size: int = 4
+    """Connections to each replica."""
+    pool_wait_seconds: float = 2.0
+    """How long a call waits for a free connection before it is refused as overload."""
+    connect_seconds: float = 3.0
+    statement_seconds: float = 10.0
+    replica_statement_seconds: float = 3.0
+    """After this a read gives up on its replica and goes to the primary."""
+    replica_poll_seconds: float = 0.1
+    """How often replicas are asked how far they are."""
+    replica_max_lag_seconds: float = 5.0
+    """A replica that is further behind gets no reads."""
+    position_wait_seconds: float = 0.02
+    """How long a read waits for a replica to reach its position before it goes to the primary."""
+    revision_cache_entries: int = 1000
+    revision_cache_bytes: int = 64 * 1024 * 1024
+    start_wait_seconds: float = 10.0
+    """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise ValueError("STORAGE_SHARDS names no shard")
+        if bad := [
+            str(index)
+            for index, shard in enumerate(self.shards)
+            if not all(url.startswith(("postgresql://", "postgres://")) for url in shard.split("|"))
+        ]:
+            raise ValueError(f"STORAGE_SHARDS: shard {', '.join(bad)} is not postgresql://…|postgresql://…")
+        for name in ("pool_size", "replica_pool_size", "revision_cache_entries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
+        for name in ("pool_wait", "connect", "statement", "replica_statement", "replica_poll", "start_wait"):
+            if getattr(self, f"{name}_seconds") <= 0:
+                raise ValueError(f"STORAGE_{name.upper()}_SECONDS must be above 0")
+
+    def urls(self) -> list[tuple[str, ...]]:
+        """Per shard the primary's URL and those of its replicas."""
+        return [tuple(shard.split("|")) for shard in self.shards]

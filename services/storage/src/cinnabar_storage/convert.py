@@ -1,0 +1,226 @@
+"""From requests to the domain, and what a request must be. Raises InvalidRequest.
+
+The plural requests check with one expression per item and look for the field
+to blame only when it fails: these loops run for every submission there is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from cinnabar.storage.v1 import records_pb2
+from cinnabar.storage.v1 import storage_service_pb2 as pb
+from cinnabar.type.v1 import position_pb2
+from cinnabar_common.errors import FieldViolation, InvalidRequest
+
+from cinnabar_storage.records import (
+    AssignmentKey,
+    AssignmentQuery,
+    DeadLetterQuery,
+    GivenUp,
+    Graded,
+    Lsn,
+    Micros,
+    NewRevision,
+    NewSubmission,
+    NewTask,
+    Outcome,
+    Position,
+    RevisionKey,
+    SubmissionKey,
+    SubmissionQuery,
+    TaskKey,
+)
+
+MAX_WRITES = 10_000
+MAX_OPEN_TASKS = 10_000
+MAX_KEYS = 1_000
+MAX_PAGE = 1_000
+
+_REQUIRED_OF_SUBMISSION = (
+    "submission_id",
+    "tenant",
+    "course",
+    "assignment",
+    "revision_id",
+    "author",
+    "answers",
+    "tasks",
+)
+_REQUIRED_OF_OUTCOME = ("tenant", "submission_id", "item_id", "generation", "fence", "lease_token", "worker")
+
+
+def _at_most(field: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise InvalidRequest([FieldViolation(field, f"must not have more than {limit} elements")])
+
+
+def _require(message: object, fields: Iterable[str], path: str = "") -> None:
+    if missing := [name for name in fields if not getattr(message, name)]:
+        raise InvalidRequest([FieldViolation(path + name, "is required") for name in missing])
+
+
+def _limit(limit: int, most: int) -> int:
+    if not 1 <= limit <= most:
+        raise InvalidRequest([FieldViolation("limit", f"must be 1 to {most}")])
+    return limit
+
+
+def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]:
+    """The rows of a create."""
+    _at_most("submissions", len(request.submissions), MAX_WRITES)
+    rows: list[NewSubmission] = []
+    for index, given in enumerate(request.submissions):
+        time = given.create_time
+        row = NewSubmission(
+            given.submission_id,
+            given.tenant,
+            given.course,
+            given.assignment,
+            given.revision_id,
+            given.author,
+            given.request_id or None,
+            given.fingerprint,
+            given.priority,
+            given.answers,
+            given.max_score,
+            Micros(time.seconds * 1_000_000 + time.nanos // 1000),
+            tuple([NewTask(task.item_id, task.queue) for task in given.tasks]),
+        )
+        if not (
+            row.submission_id
+            and row.tenant
+            and row.course
+            and row.assignment
+            and row.revision_id
+            and row.author
+            and row.answers
+            and row.create_time > 0
+            and row.tasks
+            and math.isfinite(row.max_score)
+        ) or (len(row.tasks) > 1 and len({task[0] for task in row.tasks}) < len(row.tasks)):
+            _blame_submission(given, index)
+        rows.append(row)
+    return rows
+
+
+def _blame_submission(given: pb.NewSubmission, index: int) -> None:
+    path = f"submissions[{index}]."
+    _require(given, _REQUIRED_OF_SUBMISSION, path)
+    if given.create_time.seconds * 1_000_000 + given.create_time.nanos // 1000 <= 0:
+        raise InvalidRequest([FieldViolation(f"{path}create_time", "must be after 1970")])
+    if not math.isfinite(given.max_score):
+        raise InvalidRequest([FieldViolation(f"{path}max_score", "must be finite")])
+    raise InvalidRequest([FieldViolation(f"{path}tasks", "must not name an item twice")])
+
+
+def outcomes(request: pb.CommitOutcomesRequest) -> list[Outcome]:
+    """The outcomes of a commit."""
+    _at_most("outcomes", len(request.outcomes), MAX_WRITES)
+    converted: list[Outcome] = []
+    for index, given in enumerate(request.outcomes):
+        fenced = (
+            given.tenant,
+            given.submission_id,
+            given.item_id,
+            given.generation,
+            given.fence,
+            given.lease_token,
+            given.worker,
+        )
+        if not all(fenced):
+            _require(given, _REQUIRED_OF_OUTCOME, f"outcomes[{index}].")
+        match given.WhichOneof("outcome"):
+            case "grade":
+                converted.append(Graded(*fenced, given.grade.score, given.grade.grade))
+            case "dead_letter":
+                # The reason is an error's text, from anywhere: it must not be what fails the batch.
+                reason = given.dead_letter.reason.replace("\0", "")
+                converted.append(GivenUp(*fenced, reason, given.dead_letter.attempts))
+            case _:
+                raise InvalidRequest([FieldViolation(f"outcomes[{index}].outcome", "is required")])
+    return converted
+
+
+def new_revision(given: records_pb2.AssignmentRecord) -> NewRevision:
+    """The content of a create or update; its times are the server's to set."""
+    _require(given, ("tenant", "course", "assignment", "revision_id"), "assignment.")
+    return NewRevision(given.tenant, given.course, given.assignment, given.revision_id, given.spec)
+
+
+def positions(given: Sequence[position_pb2.Position]) -> list[Position]:
+    """What a read must show."""
+    _at_most("min_positions", len(given), MAX_KEYS)
+    return [Position(position.shard, Lsn(position.lsn)) for position in given]
+
+
+def submission_keys(given: Sequence[pb.SubmissionKey]) -> list[SubmissionKey]:
+    """Submissions to read or cancel."""
+    _at_most("submissions", len(given), MAX_KEYS)
+    return [SubmissionKey(key.tenant, key.submission_id) for key in given]
+
+
+def cancel(request: pb.CancelSubmissionsRequest) -> tuple[list[SubmissionKey], str]:
+    """Which submissions, and who asks."""
+    _require(request, ("actor",))
+    return submission_keys(request.submissions), request.actor
+
+
+def redrive(request: pb.RedriveTasksRequest) -> tuple[str, list[TaskKey], str]:
+    """Whose tasks, which, and who asks."""
+    _require(request, ("tenant", "actor"))
+    _at_most("tasks", len(request.tasks), MAX_KEYS)
+    return (
+        request.tenant,
+        [TaskKey(task.submission_id, task.item_id) for task in request.tasks],
+        request.actor,
+    )
+
+
+def assignment_keys(request: pb.GetAssignmentsRequest) -> list[AssignmentKey]:
+    """Assignments to read."""
+    _at_most("keys", len(request.keys), MAX_KEYS)
+    return [AssignmentKey(key.tenant, key.course, key.assignment, key.revision_id) for key in request.keys]
+
+
+def revision_keys(request: pb.GetRevisionsRequest) -> list[RevisionKey]:
+    """Revisions to read."""
+    _at_most("revisions", len(request.revisions), MAX_KEYS)
+    return [RevisionKey(key.tenant, key.revision_id) for key in request.revisions]
+
+
+def assignment_query(request: pb.ListAssignmentsRequest) -> AssignmentQuery:
+    """Which assignments to list."""
+    _require(request, ("tenant", "course"))
+    return AssignmentQuery(request.tenant, request.course, request.after, _limit(request.limit, MAX_PAGE))
+
+
+def submission_query(request: pb.ListSubmissionsRequest) -> SubmissionQuery:
+    """Which submissions to list."""
+    _require(request, ("tenant", "course", "assignment"))
+    return SubmissionQuery(
+        request.tenant,
+        request.course,
+        request.assignment,
+        request.author,
+        request.before,
+        _limit(request.limit, MAX_PAGE),
+    )
+
+
+def open_tasks_after(request: pb.ListOpenTasksRequest) -> tuple[TaskKey, int]:
+    """Where to go on, and how far."""
+    after = TaskKey(request.after_submission_id, request.after_item_id)
+    return after, _limit(request.limit, MAX_OPEN_TASKS)
+
+
+def dead_letter_query(request: pb.ListDeadLettersRequest) -> DeadLetterQuery:
+    """Which dead letters to list."""
+    _require(request, ("tenant",))
+    return DeadLetterQuery(
+        request.tenant,
+        request.queue,
+        TaskKey(request.after_submission_id, request.after_item_id),
+        _limit(request.limit, MAX_PAGE),
+    )

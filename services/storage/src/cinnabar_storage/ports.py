@@ -1,0 +1,135 @@
+"""What the domain needs of a shard. Shards know nothing of each other.
+
+Every method may raise DependencyUnavailable when the shard cannot be reached,
+and Overloaded when no connection came free in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from cinnabar_storage.records import (
+    Assignment,
+    AssignmentKey,
+    AssignmentQuery,
+    CommitResult,
+    Created,
+    DeadLetter,
+    DeadLetterQuery,
+    Lsn,
+    NewRevision,
+    NewSubmission,
+    OpenTask,
+    Outcome,
+    RevisionKey,
+    Submission,
+    SubmissionKey,
+    SubmissionQuery,
+    Task,
+    TaskKey,
+)
+
+T = TypeVar("T")
+
+
+class Copy(Protocol):
+    """One copy of a shard's data: the primary or a replica. Reads filter by tenant."""
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether what is not here does not exist."""
+        ...
+
+    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
+        """Those that are here, in any order. A task that has a grade never shows as a task too."""
+        ...
+
+    async def submission_ids(self, query: SubmissionQuery) -> list[str]:
+        """At most ``query.limit`` ids, descending."""
+        ...
+
+    async def assignments(self, keys: Sequence[AssignmentKey]) -> list[Assignment]:
+        """Those that are here, in any order."""
+        ...
+
+    async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
+        """Those that are here, in any order."""
+        ...
+
+    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
+        """At most ``query.limit``, ascending by id, in their current revision."""
+        ...
+
+    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
+        """Of all tenants, ascending by key; fewer than ``limit`` means the end."""
+        ...
+
+    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
+        """At most ``query.limit``, ascending by key."""
+        ...
+
+
+class Shard(Protocol):
+    """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
+
+    async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
+        """Runs ``work`` on a copy that shows everything up to ``min_lsn``.
+
+        ``work`` may run twice: a replica that fails is replaced by the primary.
+        """
+        ...
+
+    async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
+        """Runs ``work`` on the primary."""
+        ...
+
+    async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
+        """Creates submissions and their tasks, each wholly or not at all; one result per row.
+
+        A row whose (tenant, author, request id) is taken is a DUPLICATE when the
+        fingerprint is the same and else a CONFLICT; one whose id is taken is a
+        DUPLICATE when the content is the same and else a CONFLICT. Of equals in
+        one batch the first wins. Safe against other writers.
+        """
+        ...
+
+    async def commit_outcomes(self, outcomes: Sequence[Outcome]) -> tuple[list[CommitResult], Lsn]:
+        """Closes or gives up tasks that are open in the outcome's generation under a lower fence.
+
+        One result per outcome, as if they had been applied in order. A grade, the
+        end of its task and the audit row are one step.
+        """
+        ...
+
+    async def cancel_submissions(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], Lsn]:
+        """Cancels their open tasks and returns these."""
+        ...
+
+    async def redrive_tasks(
+        self, tenant: str, keys: Sequence[TaskKey], actor: str
+    ) -> tuple[list[OpenTask], Lsn]:
+        """Opens dead letters again, under the fence they have, and returns these."""
+        ...
+
+    async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
+        """Raises ResourceExists when the id or the revision id is taken.
+
+        A repeat of the call that created the current revision is answered like the first.
+        """
+        ...
+
+    async def update_assignment(
+        self, revision: NewRevision, expected_revision_id: str
+    ) -> tuple[Assignment, Lsn]:
+        """Adds a revision and makes it current; unconditionally when nothing is expected.
+
+        Raises ResourceNotFound, EtagMismatch, and ResourceExists when the
+        revision id is taken. A repeat of the call that made the current
+        revision is answered like the first.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Returns when the primary answers."""
+        ...

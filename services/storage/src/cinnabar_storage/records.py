@@ -1,0 +1,261 @@
+"""What storage keeps, as the domain sees it.
+
+Named tuples rather than dataclasses: batches are transposed into columns, and
+a tuple is the cheapest thing that transposes. Times are whole microseconds
+since 1970-01-01 UTC.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple, NewType
+
+Micros = NewType("Micros", int)
+Lsn = NewType("Lsn", int)
+"""A position in a shard's write-ahead log, in bytes."""
+
+
+class Position(NamedTuple):
+    """How far a shard's log had come."""
+
+    shard: int
+    lsn: Lsn
+
+
+class NewTask(NamedTuple):
+    """A task that is created with its submission."""
+
+    item_id: str
+    queue: str
+
+
+class NewSubmission(NamedTuple):
+    """A submission to be created; ``request_id`` is None when there is none."""
+
+    submission_id: str
+    tenant: str
+    course: str
+    assignment: str
+    revision_id: str
+    author: str
+    request_id: str | None
+    fingerprint: bytes
+    priority: int
+    answers: bytes
+    max_score: float
+    create_time: Micros
+    tasks: tuple[NewTask, ...]
+
+
+class CreateStatus(IntEnum):
+    """What became of a new submission; numbers as in the proto."""
+
+    CREATED = 1
+    DUPLICATE = 2
+    CONFLICT = 3
+    UNAVAILABLE = 4
+
+
+class Created(NamedTuple):
+    """The fate of one new submission, and the id that is stored."""
+
+    status: CreateStatus
+    submission_id: str
+
+
+class Graded(NamedTuple):
+    """A grade and the fence under which it may be written."""
+
+    tenant: str
+    submission_id: str
+    item_id: str
+    generation: int
+    fence: int
+    lease_token: str
+    worker: str
+    score: float
+    grade: bytes
+
+
+class GivenUp(NamedTuple):
+    """The end of a task that could not be graded, and its fence."""
+
+    tenant: str
+    submission_id: str
+    item_id: str
+    generation: int
+    fence: int
+    lease_token: str
+    worker: str
+    reason: str
+    attempts: int
+
+
+Outcome = Graded | GivenUp
+
+
+class CommitResult(IntEnum):
+    """What became of an outcome; numbers as in the proto."""
+
+    COMMITTED = 1
+    ALREADY_GRADED = 2
+    SUPERSEDED = 3
+    UNAVAILABLE = 4
+
+
+class TaskState(IntEnum):
+    """Where a task without a grade can be; numbers as in the proto."""
+
+    OPEN = 1
+    DEAD_LETTERED = 2
+    CANCELLED = 3
+
+
+class Task(NamedTuple):
+    """A task that has no grade."""
+
+    submission_id: str
+    item_id: str
+    queue: str
+    generation: int
+    state: int
+    reason: str
+    attempts: int
+    update_time: Micros
+
+
+class Grade(NamedTuple):
+    """A committed grade."""
+
+    submission_id: str
+    item_id: str
+    generation: int
+    score: float
+    grade: bytes
+    create_time: Micros
+
+
+class SubmissionRow(NamedTuple):
+    """A submission without its tasks and grades."""
+
+    submission_id: str
+    tenant: str
+    course: str
+    assignment: str
+    revision_id: str
+    author: str
+    priority: int
+    answers: bytes
+    max_score: float
+    create_time: Micros
+
+
+class Submission(NamedTuple):
+    """A submission, its tasks without a grade, and the newest grade of each item."""
+
+    row: SubmissionRow
+    tasks: list[Task]
+    grades: list[Grade]
+
+
+class OpenTask(NamedTuple):
+    """An open task with everything the queue needs."""
+
+    submission_id: str
+    item_id: str
+    tenant: str
+    queue: str
+    generation: int
+    priority: int
+    revision_id: str
+    answers: bytes
+    create_time: Micros
+
+
+class DeadLetter(NamedTuple):
+    """A dead-lettered task and where it belongs."""
+
+    task: Task
+    course: str
+    assignment: str
+
+
+class SubmissionKey(NamedTuple):
+    """A submission of a tenant."""
+
+    tenant: str
+    submission_id: str
+
+
+class TaskKey(NamedTuple):
+    """A task: (submission, item). The empty key comes before all others."""
+
+    submission_id: str
+    item_id: str
+
+
+class RevisionKey(NamedTuple):
+    """A revision of a tenant's assignment."""
+
+    tenant: str
+    revision_id: str
+
+
+class AssignmentKey(NamedTuple):
+    """An assignment; in its current revision when ``revision_id`` is empty."""
+
+    tenant: str
+    course: str
+    assignment: str
+    revision_id: str
+
+
+class NewRevision(NamedTuple):
+    """The content of an assignment under a revision id that the caller made."""
+
+    tenant: str
+    course: str
+    assignment: str
+    revision_id: str
+    spec: bytes
+
+
+class Assignment(NamedTuple):
+    """An assignment in one of its revisions."""
+
+    tenant: str
+    course: str
+    assignment: str
+    revision_id: str
+    spec: bytes
+    create_time: Micros
+    update_time: Micros
+
+
+class SubmissionQuery(NamedTuple):
+    """Which submissions to list, newest first; ``author`` and ``before`` may be empty."""
+
+    tenant: str
+    course: str
+    assignment: str
+    author: str
+    before: str
+    limit: int
+
+
+class AssignmentQuery(NamedTuple):
+    """Which assignments to list, by id; ``after`` may be empty."""
+
+    tenant: str
+    course: str
+    after: str
+    limit: int
+
+
+class DeadLetterQuery(NamedTuple):
+    """Which dead letters to list, by (submission, item); ``queue`` may be empty."""
+
+    tenant: str
+    queue: str
+    after: TaskKey
+    limit: int

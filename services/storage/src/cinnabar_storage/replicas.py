@@ -1,0 +1,56 @@
+"""Which replica may serve a read. No I/O: it is told what was seen and answers who is fit."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cinnabar_common.clock import Clock
+
+from cinnabar_storage.records import Lsn
+
+
+class Rotation:
+    """The replicas of one shard, taken in turn.
+
+    A replica is out until it was seen, and again when it was lost or is behind
+    where the primary was ``max_lag_seconds`` ago. When the primary is silent
+    nobody falls further behind: replicas keep serving while it is down.
+    """
+
+    def __init__(self, replicas: int, *, max_lag_seconds: float, clock: Clock) -> None:
+        self._clock = clock
+        self._max_lag = max_lag_seconds
+        self._replayed: list[Lsn | None] = [None] * replicas
+        self._primary: deque[tuple[float, Lsn]] = deque()
+        self._floor = Lsn(0)
+        self._next = 0
+
+    def saw_primary(self, lsn: Lsn) -> None:
+        """The primary's log had come so far just now."""
+        now = self._clock.monotonic()
+        self._primary.append((now, lsn))
+        while self._primary and self._primary[0][0] <= now - self._max_lag:
+            self._floor = self._primary.popleft()[1]
+
+    def saw_replica(self, index: int, lsn: Lsn) -> None:
+        """The replica had replayed so far just now."""
+        self._replayed[index] = lsn
+
+    def lost(self, index: int) -> None:
+        """The replica failed; it is back when it is seen again."""
+        self._replayed[index] = None
+
+    def fit(self) -> list[int]:
+        """The replicas in the rotation."""
+        return [index for index, lsn in enumerate(self._replayed) if lsn is not None and lsn >= self._floor]
+
+    def choose(self, min_lsn: Lsn) -> int | None:
+        """The next replica that is fit and known to have replayed ``min_lsn``; None when there is none."""
+        needed = max(min_lsn, self._floor)
+        for step in range(len(self._replayed)):
+            index = (self._next + step) % len(self._replayed)
+            lsn = self._replayed[index]
+            if lsn is not None and lsn >= needed:
+                self._next = index + 1
+                return index
+        return None

@@ -1,0 +1,121 @@
+"""Submissions: create, cancel, read and list, over all shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_common.names import id_bucket
+
+from cinnabar_storage.ports import Copy, Shard
+from cinnabar_storage.records import (
+    Created,
+    CreateStatus,
+    Lsn,
+    NewSubmission,
+    Position,
+    Submission,
+    SubmissionKey,
+    SubmissionQuery,
+    Task,
+)
+from cinnabar_storage.sharding import MinPositions, Shards, author_bucket, gather, gather_reachable
+
+
+def _submission_id(key: SubmissionKey) -> str:
+    return key.submission_id
+
+
+class Submissions:
+    """The submissions of all tenants."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    async def create(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], list[Position]]:
+        """One result per row, in order, and the positions at which they can be read.
+
+        Rows of a shard that cannot be reached are UNAVAILABLE. Raises
+        InvalidRequest when an id is not in its author's bucket, Overloaded.
+        """
+        groups = self._by_shard(rows)
+        answers = await gather_reachable(
+            {
+                shard: self._shards[shard].create_submissions([rows[index] for index in indexes])
+                for shard, indexes in groups.items()
+            }
+        )
+        results = [Created(CreateStatus.UNAVAILABLE, row.submission_id) for row in rows]
+        positions: list[Position] = []
+        for shard, (created, lsn) in answers.items():
+            for index, result in zip(groups[shard], created, strict=True):
+                results[index] = result
+            positions.append(Position(shard, lsn))
+        return results, positions
+
+    def _by_shard(self, rows: Sequence[NewSubmission]) -> dict[int, list[int]]:
+        groups: dict[int, list[int]] = {}
+        shard_of = self._shards.map.shard_of
+        for index, row in enumerate(rows):
+            bucket = author_bucket(row.tenant, row.author)
+            if id_bucket(row.submission_id) != bucket:
+                raise InvalidRequest(
+                    [
+                        FieldViolation(
+                            f"submissions[{index}].submission_id", "must be an id in the bucket of its author"
+                        )
+                    ]
+                )
+            groups.setdefault(shard_of(bucket), []).append(index)
+        return groups
+
+    async def cancel(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], list[Position]]:
+        """Cancels their open tasks and returns these. Raises DependencyUnavailable, Overloaded."""
+        groups = self._shards.map.by_shard(keys, _submission_id)
+        answers = await gather(
+            {shard: self._shards[shard].cancel_submissions(group, actor) for shard, group in groups.items()}
+        )
+        cancelled = list(chain.from_iterable(tasks for tasks, _ in answers.values()))
+        return cancelled, [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
+
+    async def get(self, keys: Sequence[SubmissionKey], positions: Sequence[Position]) -> list[Submission]:
+        """Those that exist, in any order. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+        minimum = MinPositions(positions, len(self._shards))
+        groups = self._shards.map.by_shard(keys, _submission_id)
+        answers = await gather(
+            {shard: _get(self._shards[shard], group, minimum.of(shard)) for shard, group in groups.items()}
+        )
+        return list(chain.from_iterable(answers.values()))
+
+    async def list(self, query: SubmissionQuery, positions: Sequence[Position]) -> list[Submission]:
+        """A page, newest first. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+        minimum = MinPositions(positions, len(self._shards))
+        if query.author:
+            wanted = [self._shards.map.shard_of(author_bucket(query.tenant, query.author))]
+        else:
+            wanted = list(range(len(self._shards)))
+
+        async def ids(shard: int) -> list[str]:
+            return await self._shards[shard].read(
+                lambda copy: copy.submission_ids(query), min_lsn=minimum.of(shard)
+            )
+
+        found = await gather({shard: ids(shard) for shard in wanted})
+        page = sorted(chain.from_iterable(found.values()), reverse=True)[: query.limit]
+        # Bodies are read for the page only, not for what each shard offered. A
+        # replica that is behind the one that gave the id is made up for by the primary.
+        submissions = await self.get([SubmissionKey(query.tenant, key) for key in page], positions)
+        return sorted(submissions, key=lambda submission: submission.row.submission_id, reverse=True)
+
+
+async def _get(shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn) -> list[Submission]:
+    async def work(copy: Copy) -> tuple[list[Submission], bool]:
+        return await copy.submissions(keys), copy.authoritative
+
+    found, authoritative = await shard.read(work, min_lsn=min_lsn)
+    if authoritative or len(found) == len(keys):
+        return found
+    here = {submission.row.submission_id for submission in found}
+    missing = [key for key in keys if key.submission_id not in here]
+    return found + await shard.read_primary(lambda copy: copy.submissions(missing))
