@@ -1,4 +1,7 @@
-"""Embedding models behind one small seam. Files are found, checked by sha256 and read; no package code runs before."""
+"""Embedding models behind one small seam.
+
+Their files are found and checked by sha256 before any code of their packages runs.
+"""
 
 import hashlib
 import importlib
@@ -25,7 +28,7 @@ _USE_TOKENIZER_SHA: Final = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a9
 
 MAX_PIECES: Final = 256
 """Word pieces read by MiniLM, the length it was trained with."""
-_BATCH_PIECES: Final = 4096
+_BATCH_PIECES: Final = 1024
 """Padded word pieces in one model call: enough to amortize the call, small enough for the cache."""
 _DENSE_CHARS: Final = 1500
 """Characters read by the multilingual encoder, about as much text as `MAX_PIECES`."""
@@ -128,7 +131,7 @@ class UseM3:
     """Universal Sentence Encoder multilingual v3 in numpy: Chinese and the other languages."""
 
     def __init__(self) -> None:
-        """Raises `ModelMissing`. Its matrix products run on as many threads as numpy's BLAS was told to use."""
+        """Raises `ModelMissing`. Runs on as many threads as numpy's BLAS was told to use."""
         _checked("usem3", "resources/weights.npz", _USE_SHA)
         _checked("usem3", "resources/sp.model", _USE_TOKENIZER_SHA)
         self._use = cast(_Use, _module("usem3").USE(threads=1))

@@ -1,8 +1,7 @@
 """What the regression sees of an answer and one reference: a fixed vector of numbers around 0..1."""
 
 import math
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -12,23 +11,32 @@ import numpy.typing as npt
 from cinnabar_grader.semantic.encoders import Encoded
 from cinnabar_grader.semantic.text import Analysis
 
-__all__ = ["EMBEDDING", "LEXICAL", "Text", "features", "overlap", "soft_recall"]
+__all__ = ["EMBEDDING", "LEXICAL", "Text", "features", "overlap"]
 
 LEXICAL: Final = (
-    "recall", "precision", "f1",
-    "new_recall", "new_precision", "new_f1",
-    "trigram_recall", "trigram_f1", "bigram_recall",
-    "tfidf_cosine",
-    "length_ratio", "log_length", "short",
-    "negation_gap", "number_recall", "question_share",
-)  # fmt: skip
+    "recall",  # content words of the reference that the answer has
+    "f1",
+    "new_recall",  # the same without the question's words
+    "new_precision",
+    "trigram_recall",  # character trigrams: inflection, compounds, typing errors
+    "bigram_recall",  # neighbouring tokens: wording and order
+    "order",  # longest common subsequence of content words, per reference word
+    "number_recall",  # numbers of the reference; 1/2 when it has none
+    "negation_gap",  # 1 when one of the two negates an odd number of times
+    "verdict",  # 1 both open with the same yes or no, −1 with opposite ones, 0 otherwise
+    "verdict_against",  # 1 for opposite ones: being wrong costs more than being right gains
+    "log_length",  # tanh of the log of the ratio of lengths
+    "short",  # exp(−tokens / 8)
+)
 EMBEDDING: Final = (
-    "cosine", "cosine_gain", "question_cosine",
-    "soft_recall", "soft_precision", "soft_f1", "soft_recall_gain", "soft_worst",
-)  # fmt: skip
+    "cosine",
+    "cosine_gain",  # how much closer to the reference than the question is, of what is possible
+    "soft_recall",  # weighted mean over the reference's parts of the best cosine in the answer
+    "soft_gain",  # the same above what the question reaches, over parts that are not the question's
+    "soft_gain_share",  # the same as a share of what is possible, over all parts
+)
 
-
-T = TypeVar("T")
+_Term = TypeVar("_Term")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,77 +56,64 @@ def features(question: Text, reference: Text, answer: Text) -> npt.NDArray[np.fl
 
 
 def _lexical(question: Analysis, reference: Analysis, answer: Analysis) -> list[float]:
-    recall, precision, f1 = overlap(reference.content, answer.content)
+    recall, _, f1 = overlap(reference.content, answer.content)
     asked = question.content
-    new_reference = Counter({term: n for term, n in reference.content.items() if term not in asked})
-    new_answer = Counter({term: n for term, n in answer.content.items() if term not in asked})
-    new = overlap(new_reference, new_answer) if new_reference else (recall, precision, f1)
-    trigram_recall, _, trigram_f1 = overlap(reference.trigrams, answer.trigrams)
-    bigram_recall, _, _ = overlap(reference.bigrams, answer.bigrams)
-    ratio = (answer.length + 1) / (reference.length + 1)
-    total = sum(answer.content.values())
+    new_reference = {term: n for term, n in reference.content.items() if term not in asked}
+    new_answer = {term: n for term, n in answer.content.items() if term not in asked}
+    new_recall, new_precision, _ = overlap(new_reference or reference.content, new_answer)
+    verdicts = reference.verdict * answer.verdict
     return [
-        recall, precision, f1, *new, trigram_recall, trigram_f1, bigram_recall,
-        _cosine(reference.content, answer.content, asked),
-        min(1.0, ratio), math.tanh(math.log(ratio)), math.exp(-answer.length / 8),
-        _negation_gap(reference, answer),
-        _share(reference.numbers, answer.numbers),
-        1 - sum(new_answer.values()) / total if total else 1.0,
-    ]  # fmt: skip
+        recall,
+        f1,
+        new_recall,
+        new_precision,
+        overlap(reference.trigrams, answer.trigrams)[0],
+        overlap(reference.bigrams, answer.bigrams)[0],
+        _common_subsequence(reference.sequence, answer.sequence) / max(1, len(reference.sequence)),
+        len(reference.numbers & answer.numbers) / len(reference.numbers) if reference.numbers else 0.5,
+        float((reference.negations - answer.negations) % 2),
+        float(verdicts),
+        float(verdicts < 0),
+        math.tanh(math.log((answer.length + 1) / (reference.length + 1))),
+        math.exp(-answer.length / 8),
+    ]
 
 
 def _embedding(question: Encoded, reference: Encoded, answer: Encoded) -> list[float]:
     cosine = float(reference.vector @ answer.vector)
     floor = float(reference.vector @ question.vector)
-    best, best_back = _alignment(reference, answer), _alignment(answer, reference)
-    recall, precision = _weighted(best, reference.weights), _weighted(best_back, answer.weights)
-    # The question's own parts are no news: what counts is how much closer the answer comes than the question.
-    asked = _alignment(reference, question)
+    reached, asked = _alignment(reference, answer), _alignment(reference, question)
+    gain = reached - asked
+    new = reference.weights * ~(np.isin(reference.keys, question.keys) & (reference.keys >= 0))
     return [
         cosine,
         (cosine - floor) / max(0.2, 1 - floor),
-        float(question.vector @ answer.vector),
-        recall,
-        precision,
-        2 * recall * precision / (recall + precision) if recall + precision > 0 else 0.0,
-        _weighted(best - asked, reference.weights),
-        _worst(best, reference.weights),
+        _weighted(reached, reference.weights),
+        _weighted(gain, new),
+        _weighted((gain / np.maximum(1 - asked, 0.2)).astype(np.float32), reference.weights),
     ]
 
 
-def soft_recall(reference: Encoded, answer: Encoded) -> float:
-    """Weighted mean over the reference's parts of the best cosine to a part of the answer."""
-    return _weighted(_alignment(reference, answer), reference.weights)
-
-
-def overlap(reference: Mapping[T, int], answer: Mapping[T, int]) -> tuple[float, float, float]:
+def overlap(reference: Mapping[_Term, int], answer: Mapping[_Term, int]) -> tuple[float, float, float]:
     """Recall (share of distinct reference terms present), precision (share of answer terms wanted), F1."""
-    if not reference or not answer:
+    shared = len(reference.keys() & answer.keys())
+    if not shared:
         return 0.0, 0.0, 0.0
-    shared = reference.keys() & answer.keys()
-    recall, precision = len(shared) / len(reference), len(shared) / len(answer)
-    return recall, precision, 2 * recall * precision / (recall + precision) if shared else 0.0
+    recall, precision = shared / len(reference), shared / len(answer)
+    return recall, precision, 2 * recall * precision / (recall + precision)
 
 
-def _cosine(reference: Mapping[str, int], answer: Mapping[str, int], asked: Collection[str]) -> float:
-    """TF-IDF cosine; the idf here is 1, or 1/2 for terms that the question hands out."""
-
-    def weigh(terms: Mapping[str, int]) -> dict[str, float]:
-        return {term: (1 + math.log(n)) * (0.5 if term in asked else 1.0) for term, n in terms.items()}
-
-    left, right = weigh(reference), weigh(answer)
-    dot = sum(weight * right.get(term, 0.0) for term, weight in left.items())
-    norm = math.sqrt(sum(w * w for w in left.values()) * sum(w * w for w in right.values()))
-    return dot / norm if norm else 0.0
-
-
-def _negation_gap(reference: Analysis, answer: Analysis) -> float:
-    """1 when one text negates an odd number of times and the other an even number."""
-    return float((reference.negations - answer.negations) % 2)
-
-
-def _share(wanted: frozenset[str], found: frozenset[str]) -> float:
-    return len(wanted & found) / len(wanted) if wanted else 0.5
+def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+    """Length of the longest common subsequence; bit-parallel (Hyyrö 2004), a step per word of `left`."""
+    masks: dict[str, int] = {}
+    for index, word in enumerate(right):
+        masks[word] = masks.get(word, 0) | 1 << index
+    full = (1 << len(right)) - 1
+    row = full
+    for word in left:
+        matched = row & masks.get(word, 0)
+        row = ((row + matched) | (row - matched)) & full
+    return len(right) - row.bit_count()
 
 
 def _alignment(left: Encoded, right: Encoded) -> npt.NDArray[np.float32]:
@@ -131,12 +126,3 @@ def _alignment(left: Encoded, right: Encoded) -> npt.NDArray[np.float32]:
 def _weighted(values: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> float:
     total = float(weights.sum())
     return float(values @ weights) / total if total > 0 else 0.0
-
-
-def _worst(values: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> float:
-    """Mean of the quarter of the informative parts that is matched worst: what is missing altogether."""
-    chosen = values[weights >= np.median(weights)] if len(values) else values
-    if not len(chosen):
-        return 0.0
-    count = max(1, len(chosen) // 4)
-    return float(np.partition(chosen, count - 1)[:count].mean())

@@ -30,7 +30,7 @@ _FLAGGED_CONFIDENCE: Final = 0.3
 _CACHED_TEXTS: Final = 512
 """References and questions kept encoded: at most 0.4 MB each, 0.1 MB on average."""
 _NAMES: Final = LEXICAL + EMBEDDING
-_F1, _SHORT, _SOFT_F1 = _NAMES.index("f1"), _NAMES.index("short"), _NAMES.index("soft_f1")
+_RECALL, _SHORT, _SOFT = _NAMES.index("recall"), _NAMES.index("short"), _NAMES.index("soft_recall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Examined:
 
     script: Script
     features: npt.NDArray[np.float64] | None
-    """(len(LEXICAL),) or (len(LEXICAL) + len(EMBEDDING),) for the closest reference; None when a guard settled it."""
+    """As `features.features` makes them, for the closest reference; None when a guard settled the score."""
     flags: tuple[Flag, ...]
     ceiling: float
     unreferenced: bool
@@ -68,7 +68,7 @@ class SemanticScorer:
     """Scores free text against reference answers. One instance serves all threads of a process."""
 
     def __init__(self, *, english: Encoder | None, multilingual: Encoder | None) -> None:
-        """For tests and fitting; else use `load`. Without an encoder its scripts are scored on words alone."""
+        """For tests and fitting; else use `load`. Without an encoder a script is scored on words alone."""
         self._encoders: dict[Script, Encoder | None] = {
             Script.ENGLISH: english,
             Script.CHINESE: multilingual,
@@ -81,7 +81,7 @@ class SemanticScorer:
     def load(cls, *, threads: int = 1) -> "SemanticScorer":
         """Find and check the models; a missing or altered one is logged and done without.
 
-        `threads` is what one pass of the English model may use; the numpy encoder takes what BLAS was told to.
+        `threads` is what one pass of the English model may use; the numpy encoder takes what its BLAS may.
         """
         return cls(
             english=_found("english", lambda: MiniLm(threads=threads)),
@@ -90,7 +90,7 @@ class SemanticScorer:
 
     def score(self, requests: Sequence[SemanticRequest]) -> list[SemanticScore]:
         """One score per request, in order; unique texts pass the model once. No text makes it raise."""
-        return [self._regress(item) for item in self.examine(requests)]
+        return [self.grade(item) for item in self.examine(requests)]
 
     def examine(self, requests: Sequence[SemanticRequest]) -> list[Examined]:
         """Everything up to the regression; what the weights are fitted on."""
@@ -122,7 +122,8 @@ class SemanticScorer:
                 self._known.put((script, text), texts[text])
         return texts
 
-    def _regress(self, item: Examined) -> SemanticScore:
+    def grade(self, item: Examined) -> SemanticScore:
+        """The regression and the verdict for one examined request."""
         lexical = item.features is None or len(item.features) == len(LEXICAL)
         encoder = self._encoders[item.script]
         family = "zh" if item.script is Script.CHINESE else "en"
@@ -163,7 +164,7 @@ def _apply(ridge: Ridge, row: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Fraction and confidence for one feature row."""
     used = row[[_NAMES.index(name) for name in ridge.names]][None]
     prediction = ridge.predict(used)
-    logit = confidence_inputs(prediction, row[[_F1]], row[[_SHORT]]) @ ridge.confidence
+    logit = confidence_inputs(prediction, row[[_RECALL]], row[[_SHORT]]) @ ridge.confidence
     return float(prediction[0]), float(1 / (1 + np.exp(-logit[0])))
 
 
@@ -219,7 +220,7 @@ def _examine(item: _Prepared, texts: dict[str, Text]) -> Examined:
 
 
 def _closeness(row: npt.NDArray[np.float64]) -> float:
-    return float(row[_F1]) + (float(row[_SOFT_F1]) if len(row) > len(LEXICAL) else 0.0)
+    return float(row[_RECALL]) + (float(row[_SOFT]) if len(row) > len(LEXICAL) else 0.0)
 
 
 def _ordered(flags: Iterable[Flag]) -> tuple[Flag, ...]:

@@ -63,10 +63,10 @@ class SemanticScore:
     needs_review: bool
     """A person should look: a guard of `REVIEWED` fired, or confidence is below `REVIEW_BELOW`."""
     covered: tuple[str, ...]
-    """Key terms (spaced scripts) or clauses (Chinese, Japanese, Thai) of the closest reference that the answer has."""
+    """Key terms (or clauses: Chinese, Japanese, Thai) of the closest reference that the answer has."""
     missing: tuple[str, ...]
     """The same, those that it lacks. At most `MAX_TERMS` each, in the reference's order."""
     fallback: bool
     """True when the embedding model was missing and only lexical features were used."""
     model: str
-    """Provenance: `minilm-int8@<sha8>+ridge-en@<version>`, `use-m3@<sha8>+ridge-zh@<version>` or `lexical@<version>`."""
+    """Provenance: `minilm-int8@<sha8>+ridge-en@<version>`, `use-m3@…+ridge-zh@…`, `lexical@<version>`."""

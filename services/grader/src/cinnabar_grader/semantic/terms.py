@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
+from cinnabar_grader.semantic.lexicon import ENGLISH_FUNCTION
 from cinnabar_grader.semantic.text import Analysis, analyse, clauses, stem
-from cinnabar_grader.semantic.words import ENGLISH_FUNCTION
 
 __all__ = ["MAX_TERMS", "key_terms"]
 

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import compress, pairwise
 from typing import Final
 
-from cinnabar_grader.semantic.words import (
+from cinnabar_grader.semantic.lexicon import (
     CHINESE_FUNCTION,
     ENGLISH_FUNCTION,
     ENGLISH_NEGATION,
+    NO,
     OTHER_FUNCTION,
+    YES,
 )
 
 __all__ = ["MAX_CHARS", "Analysis", "Script", "analyse", "clean", "script_of"]
@@ -62,7 +65,11 @@ class Analysis:
     """Character trigrams over letters and digits."""
     bigrams: Counter[tuple[str, str]]
     """Neighbouring tokens."""
+    sequence: tuple[str, ...]
+    """Content words in order (spaced scripts), or all of `tokens` (dense scripts)."""
     numbers: frozenset[str]
+    verdict: int
+    """1 when the text opens with a yes, −1 with a no, 0 otherwise."""
     negations: int
     """Negating words."""
     functions: int
@@ -123,7 +130,9 @@ def analyse(text: str) -> Analysis:
         tokens=tokens,
         content=_content(raw, tokens),
         trigrams=Counter(joined[i : i + 3] for i in range(len(joined) - 2)),
-        bigrams=Counter(zip(tokens, tokens[1:], strict=False)),
+        bigrams=Counter(pairwise(tokens)),
+        sequence=tokens if dense else tuple(compress(tokens, (word not in ENGLISH_FUNCTION for word in raw))),
+        verdict=-1 if NO.match(text) else int(bool(YES.match(text))),
         numbers=frozenset(token for token in tokens if token[0].isdigit()),
         negations=negations,
         functions=functions,

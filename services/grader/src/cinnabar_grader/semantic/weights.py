@@ -1,4 +1,4 @@
-"""The fitted numbers, read from `weights.json` beside this module (written by `services/grader/fitting/fit.py`)."""
+"""The fitted numbers, read from `weights.json` beside this module; `fitting/fit.py` writes it."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ VERSION: Final = "1"
 
 Doubles = npt.NDArray[np.float64]
 
-CONFIDENCE_INPUTS: Final = ("bias", "prediction", "prediction_squared", "f1", "short")
+CONFIDENCE_INPUTS: Final = ("bias", "prediction", "prediction_squared", "recall", "short")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Ridge:
     """(len(names),) per unit of the raw feature."""
     intercept: float
     low: Doubles
-    """(len(names),) smallest value that the fit saw (1st percentile); features are clipped to it."""
+    """(len(names),) smallest value that the fit saw; features are clipped to it."""
     high: Doubles
-    """(len(names),) the same, largest (99th percentile)."""
+    """(len(names),) the same, largest."""
     confidence: Doubles
     """(len(CONFIDENCE_INPUTS),)"""
 
@@ -41,9 +41,9 @@ class Ridge:
         return np.clip(clipped @ self.coefficients + self.intercept, 0.0, 1.0)
 
 
-def confidence_inputs(prediction: Doubles, f1: Doubles, short: Doubles) -> Doubles:
+def confidence_inputs(prediction: Doubles, recall: Doubles, short: Doubles) -> Doubles:
     """(N,) each → (N, len(CONFIDENCE_INPUTS))."""
-    return np.stack([np.ones_like(prediction), prediction, prediction**2, f1, short], axis=1)
+    return np.stack([np.ones_like(prediction), prediction, prediction**2, recall, short], axis=1)
 
 
 def load_weights() -> dict[str, Ridge]:
