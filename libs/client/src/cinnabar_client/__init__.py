@@ -1,5 +1,6 @@
 """Typed client of Cinnabar: hand in homework, watch it being graded, read the grades."""
 
+from cinnabar_client import render
 from cinnabar_client.client import Client
 from cinnabar_client.convert import InvalidInput, answers_to, assignment_from, submission_request
 from cinnabar_client.errors import ApiError
@@ -16,5 +17,6 @@ __all__ = [
     "answers_to",
     "assignment_from",
     "persist",
+    "render",
     "submission_request",
 ]
