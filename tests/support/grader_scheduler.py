@@ -115,7 +115,9 @@ class MemoryScheduler(WorkServiceServicer):
         except TimeoutError:
             raise AssertionError(f"not within {seconds} s: {description}; {self.violations}") from None
 
-    async def Work(self, request_iterator: Any, context: Context) -> None:
+    async def Work(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
+        self, request_iterator: object, context: Context
+    ) -> None:
         """One worker."""
         first = await context.read()
         assert isinstance(first, pb.WorkRequest)
@@ -148,7 +150,8 @@ class MemoryScheduler(WorkServiceServicer):
 
     async def _read(self, stream: Stream, context: Context) -> None:
         try:
-            while isinstance(request := await context.read(), pb.WorkRequest):
+            while (request := await context.read()) is not grpc.aio.EOF:
+                assert isinstance(request, pb.WorkRequest)
                 if (rule := self._event(stream, request)) is not None:
                     self.violations.append(rule)
                     break

@@ -156,8 +156,9 @@ async def test_a_scheduler_that_was_away_is_found_again() -> None:
             watch = health.Watch(health_pb2.HealthCheckRequest(service="scheduler"), timeout=30)
 
             async def until(status: int) -> None:
-                while (await watch.read()).status != status:
-                    pass
+                async for response in watch:
+                    if response.status == status:
+                        return
 
             await until(health_pb2.HealthCheckResponse.SERVING)
             await stack.aclose()

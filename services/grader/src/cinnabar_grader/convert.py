@@ -64,8 +64,9 @@ class StreamItems:
     def add(self, references: Iterable[pb.ItemRef]) -> None:
         """Keeps items for the tasks to come."""
         for reference in references:
-            self.size += reference.ByteSize()
-            self._items[reference.item_key] = reference.item
+            if reference.item_key not in self._items:
+                self.size += reference.ByteSize()
+                self._items[reference.item_key] = reference.item
 
     def tasks(self, leased: Iterable[pb.LeasedTask]) -> list[Task]:
         """Tasks as graders know them; one whose item never came has the item None."""

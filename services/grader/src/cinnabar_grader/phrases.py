@@ -100,12 +100,12 @@ _CHINESE: Mapping[str, str] = {
     "TRUNCATED": "回答过长，只评了开头部分。",
 }
 
-_TABLES = {Language.ENGLISH: _ENGLISH, Language.CHINESE: _CHINESE}
+TABLES = {Language.ENGLISH: _ENGLISH, Language.CHINESE: _CHINESE}
 
 
 def phrase(language: Language, key: str, **words: object) -> str:
     """The phrase of ``key``; KeyError for a key that is in no table."""
-    template = _TABLES[language][key]
+    template = TABLES[language][key]
     return template.format_map(words) if words else template
 
 

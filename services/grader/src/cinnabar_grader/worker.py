@@ -213,7 +213,7 @@ class WorkerSession:
         if outcomes := self._reportable():
             messages.append(Report(outcomes))
         if self._beating and self._held:
-            messages.append(Heartbeat(tuple(self._held)))
+            messages.append(Heartbeat(list(self._held)))
         self._beating = False
         if not self._draining:
             messages += self._grants()

@@ -1,0 +1,91 @@
+"""Grader processes with the real scheduler on a real Valkey; storage is in memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet, Grade
+from cinnabar.storage.v1.storage_service_pb2 import OpenTask
+from cinnabar_common.names import Bucket, new_id
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.support.grader_items import ITEMS, RIGHT
+from tests.support.grader_process import grader_process
+from tests.support.scheduler_process import suite
+from tests.support.scheduler_storage import FakeStorage, Stored
+from tests.support.waiting import wait_until
+
+
+def accept(storage: FakeStorage, count: int, *, wrong: Answer | None = None) -> list[OpenTask]:
+    """``count`` submissions of one assignment with an item of every kind; the first may be wrong."""
+    revision = new_id(Bucket(1))
+    storage.revisions[f"t1/{revision}"] = Assignment(items=ITEMS.values()).SerializeToString()
+    now = Timestamp()
+    now.GetCurrentTime()
+    tasks: list[OpenTask] = []
+    for number in range(count):
+        submission = new_id(Bucket(number % 1024))
+        answers = {**RIGHT, wrong.item: wrong} if wrong is not None and number == 0 else RIGHT
+        for item in ITEMS:
+            task = OpenTask(
+                submission_id=submission,
+                item_id=item,
+                tenant="t1",
+                queue=item,
+                generation=1,
+                priority=3,
+                revision_id=revision,
+                answers=AnswerSet(answers=answers.values()).SerializeToString(),
+                create_time=now,
+            )
+            storage.tasks[f"{submission}/{item}"] = Stored(task)
+            tasks.append(task)
+    return tasks
+
+
+async def test_every_kind_is_graded_while_graders_come_and_go(valkey_url: str, tmp_path: Path) -> None:
+    async with suite(valkey_url, tmp_path) as parts:
+        scheduler = await parts.scheduler()
+        async with (
+            grader_process(scheduler.target, tmp_path, "grader-0") as drained,
+            grader_process(scheduler.target, tmp_path, "grader-1") as killed,
+        ):
+            tasks = accept(parts.storage, 500)
+            for start in range(0, len(tasks), 500):
+                await scheduler.enqueue(tasks[start : start + 500])
+            await wait_until(
+                lambda: len(parts.storage.graded) > 50, description="work is under way", timeout=60
+            )
+            assert drained.pid is not None
+            os.kill(drained.pid, signal.SIGTERM)
+            assert await drained.wait() == 0
+            await killed.kill()
+            async with grader_process(scheduler.target, tmp_path, "grader-2"):
+                await wait_until(lambda: parts.storage.open_count == 0, description="all graded", timeout=90)
+        assert len(parts.storage.graded) == len(tasks)
+        assert all(stored.dead is None for stored in parts.storage.tasks.values())
+        for stored in parts.storage.tasks.values():
+            grade = Grade.FromString(stored.grade)
+            assert grade.score == grade.max_score == ITEMS[stored.open.item_id].points
+        stats = await scheduler.stats("text")
+        assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
+
+
+async def test_a_task_that_cannot_be_graded_ends_as_a_dead_letter_with_its_reason(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    async with suite(valkey_url, tmp_path) as parts:
+        scheduler = await parts.scheduler(
+            max_failures="2", backoff_base_seconds="0.01", backoff_cap_seconds="0.02"
+        )
+        async with grader_process(scheduler.target, tmp_path):
+            tasks = accept(parts.storage, 3, wrong=Answer(item="numeric", text="fast"))
+            await scheduler.enqueue(tasks)
+            await wait_until(lambda: parts.storage.open_count == 0, description="all dealt with", timeout=60)
+        dead = {name: stored.dead for name, stored in parts.storage.tasks.items() if stored.dead is not None}
+        assert list(dead) == [f"{tasks[0].submission_id}/numeric"]
+        assert [letter.reason for letter in dead.values()] == ["the answer is not of the type of its item"]
+        assert len(parts.storage.graded) == len(tasks) - 1
