@@ -32,9 +32,7 @@ class Storage:
 
 def config_for(shards: list[ShardUrls], **settings: Any) -> StorageConfig:
     """A config on a free port; ``settings`` are fields of StorageConfig."""
-    return StorageConfig(
-        shards=tuple(shard.setting for shard in shards), **{"listen": "127.0.0.1:0", **settings}
-    )
+    return StorageConfig(shards=tuple(shard.setting for shard in shards), listen="127.0.0.1:0", **settings)
 
 
 @asynccontextmanager

@@ -1,0 +1,311 @@
+"""A shard in memory, held to the same contract as Postgres. Its log position is a count of writes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from cinnabar_common.clock import Clock, SystemClock
+from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
+from cinnabar_common.names import AssignmentName
+
+from cinnabar_storage.ports import Copy
+from cinnabar_storage.records import (
+    Assignment,
+    AssignmentKey,
+    AssignmentQuery,
+    CommitResult,
+    Created,
+    CreateStatus,
+    DeadLetter,
+    DeadLetterQuery,
+    GivenUp,
+    Grade,
+    Graded,
+    Lsn,
+    Micros,
+    NewRevision,
+    NewSubmission,
+    OpenTask,
+    Outcome,
+    RevisionKey,
+    Submission,
+    SubmissionKey,
+    SubmissionQuery,
+    SubmissionRow,
+    Task,
+    TaskKey,
+    TaskState,
+)
+
+T = TypeVar("T")
+
+
+class _Fenced(NamedTuple):
+    """A task that has no grade, with the fence of its last write."""
+
+    task: Task
+    fence: int
+
+
+@dataclass(slots=True)
+class _Course:
+    """One assignment: when it was created, and which revision is current."""
+
+    create_time: Micros
+    revision_id: str
+
+
+@dataclass(slots=True)
+class MemoryShard:
+    """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    authoritative: bool = True
+    _lsn: int = 0
+    _submissions: dict[str, NewSubmission] = field(default_factory=dict[str, NewSubmission])
+    _requests: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
+    _tasks: dict[TaskKey, _Fenced] = field(default_factory=dict[TaskKey, _Fenced])
+    _grades: dict[tuple[str, str, int], Grade] = field(default_factory=dict[tuple[str, str, int], Grade])
+    _assignments: dict[tuple[str, str, str], _Course] = field(
+        default_factory=dict[tuple[str, str, str], _Course]
+    )
+    _revisions: dict[RevisionKey, tuple[NewRevision, Micros]] = field(
+        default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]
+    )
+
+    async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
+        return await work(self)
+
+    async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
+        return await work(self)
+
+    async def check(self) -> None:
+        return
+
+    def _now(self) -> Micros:
+        return Micros(int(self.clock.time() * 1_000_000))
+
+    def _written(self) -> Lsn:
+        self._lsn += 1
+        return Lsn(self._lsn)
+
+    async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
+        return [self._create(row) for row in rows], self._written()
+
+    def _create(self, row: NewSubmission) -> Created:
+        request = None if row.request_id is None else (row.tenant, row.author, row.request_id)
+        if request is not None and request in self._requests:
+            holder = self._submissions[self._requests[request]]
+            same = holder.fingerprint == row.fingerprint
+        elif row.submission_id in self._submissions:
+            holder = self._submissions[row.submission_id]
+            same = _content(holder) == _content(row)
+        else:
+            self._submissions[row.submission_id] = row
+            if request is not None:
+                self._requests[request] = row.submission_id
+            now = self._now()
+            for item_id, queue in row.tasks:
+                task = Task(row.submission_id, item_id, queue, 1, TaskState.OPEN, "", 0, now)
+                self._tasks[TaskKey(row.submission_id, item_id)] = _Fenced(task, 0)
+            return Created(CreateStatus.CREATED, row.submission_id)
+        status = CreateStatus.DUPLICATE if same else CreateStatus.CONFLICT
+        return Created(status, holder.submission_id)
+
+    async def commit_outcomes(self, outcomes: Sequence[Outcome]) -> tuple[list[CommitResult], Lsn]:
+        return [self._commit(outcome) for outcome in outcomes], self._written()
+
+    def _commit(self, outcome: Outcome) -> CommitResult:
+        key = TaskKey(outcome.submission_id, outcome.item_id)
+        fenced = self._tasks.get(key)
+        open_here = (
+            fenced is not None
+            and self._owner(outcome.submission_id) == outcome.tenant
+            and fenced.task.state == TaskState.OPEN
+            and fenced.task.generation == outcome.generation
+            and fenced.fence < outcome.fence
+        )
+        if fenced is None or not open_here:
+            graded = (*key, outcome.generation) in self._grades
+            known = graded and self._owner(outcome.submission_id) == outcome.tenant
+            return CommitResult.ALREADY_GRADED if known else CommitResult.SUPERSEDED
+        match outcome:
+            case Graded():
+                del self._tasks[key]
+                self._grades[*key, outcome.generation] = Grade(
+                    *key, outcome.generation, outcome.score, outcome.grade, self._now()
+                )
+            case GivenUp():
+                task = fenced.task._replace(
+                    state=TaskState.DEAD_LETTERED,
+                    reason=outcome.reason,
+                    attempts=outcome.attempts,
+                    update_time=self._now(),
+                )
+                self._tasks[key] = _Fenced(task, outcome.fence)
+        return CommitResult.COMMITTED
+
+    def _owner(self, submission_id: str) -> str | None:
+        row = self._submissions.get(submission_id)
+        return None if row is None else row.tenant
+
+    def _move(self, key: TaskKey, state: TaskState) -> Task:
+        fenced = self._tasks[key]
+        task = fenced.task._replace(state=state, update_time=self._now())
+        if state is TaskState.OPEN:
+            task = task._replace(reason="", attempts=0)
+        self._tasks[key] = fenced._replace(task=task)
+        return task
+
+    async def cancel_submissions(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], Lsn]:
+        wanted = {key.submission_id for key in keys if self._owner(key.submission_id) == key.tenant}
+        open_keys = [
+            key
+            for key, fenced in self._tasks.items()
+            if key.submission_id in wanted and fenced.task.state == TaskState.OPEN
+        ]
+        return [self._move(key, TaskState.CANCELLED) for key in open_keys], self._written()
+
+    async def redrive_tasks(
+        self, tenant: str, keys: Sequence[TaskKey], actor: str
+    ) -> tuple[list[OpenTask], Lsn]:
+        opened: list[OpenTask] = []
+        for key in keys:
+            fenced = self._tasks.get(key)
+            if fenced is None or fenced.task.state != TaskState.DEAD_LETTERED:
+                continue
+            if self._owner(key.submission_id) == tenant:
+                opened.append(self._open_task(self._move(key, TaskState.OPEN)))
+        return opened, self._written()
+
+    def _open_task(self, task: Task) -> OpenTask:
+        row = self._submissions[task.submission_id]
+        return OpenTask(
+            *(task.submission_id, task.item_id, row.tenant, task.queue, task.generation),
+            *(row.priority, row.revision_id, row.answers, row.create_time),
+        )
+
+    async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
+        course = self._assignments.get(revision[:3])
+        if course is None:
+            create_time = self._add_revision(revision)
+            self._assignments[revision[:3]] = _Course(create_time, revision.revision_id)
+        elif not self._repeats(course, revision):
+            raise ResourceExists(_name(revision))
+        return self._assignment(_key_of(revision)), self._written()
+
+    async def update_assignment(
+        self, revision: NewRevision, expected_revision_id: str
+    ) -> tuple[Assignment, Lsn]:
+        course = self._assignments.get(revision[:3])
+        if course is None:
+            raise ResourceNotFound(_name(revision))
+        if revision.revision_id == course.revision_id or expected_revision_id not in ("", course.revision_id):
+            if not self._repeats(course, revision):
+                raise EtagMismatch(_name(revision))
+        else:
+            self._add_revision(revision)
+            course.revision_id = revision.revision_id
+        return self._assignment(_key_of(revision)), self._written()
+
+    def _repeats(self, course: _Course, revision: NewRevision) -> bool:
+        current = self._revisions[RevisionKey(revision.tenant, course.revision_id)]
+        return current[0] == revision
+
+    def _add_revision(self, revision: NewRevision) -> Micros:
+        if _key_of(revision) in self._revisions:
+            raise ResourceExists(f"{_name(revision)}@{revision.revision_id}")
+        now = self._now()
+        self._revisions[_key_of(revision)] = (revision, now)
+        return now
+
+    def _assignment(self, key: RevisionKey) -> Assignment:
+        revision, time = self._revisions[key]
+        return Assignment(*revision, self._assignments[revision[:3]].create_time, time)
+
+    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
+        return [
+            self._submission(self._submissions[key.submission_id])
+            for key in keys
+            if self._owner(key.submission_id) == key.tenant
+        ]
+
+    def _submission(self, row: NewSubmission) -> Submission:
+        newest: dict[str, Grade] = {}
+        for grade in self._grades.values():
+            if grade.submission_id == row.submission_id:
+                known = newest.get(grade.item_id)
+                newest[grade.item_id] = (
+                    grade if known is None or known.generation < grade.generation else known
+                )
+        tasks = [fenced.task for key, fenced in self._tasks.items() if key.submission_id == row.submission_id]
+        stored = SubmissionRow(
+            *(row.submission_id, row.tenant, row.course, row.assignment, row.revision_id),
+            *(row.author, row.priority, row.answers, row.max_score, row.create_time),
+        )
+        return Submission(stored, tasks, list(newest.values()))
+
+    async def submission_ids(self, query: SubmissionQuery) -> list[str]:
+        ids = [
+            row.submission_id
+            for row in self._submissions.values()
+            if (row.tenant, row.course, row.assignment) == query[:3]
+            and query.author in ("", row.author)
+            and (not query.before or row.submission_id < query.before)
+        ]
+        return sorted(ids, reverse=True)[: query.limit]
+
+    async def assignments(self, keys: Sequence[AssignmentKey]) -> list[Assignment]:
+        found: list[Assignment] = []
+        for key in keys:
+            course = self._assignments.get(key[:3])
+            if course is None:
+                continue
+            revision = self._revisions.get(RevisionKey(key.tenant, key.revision_id or course.revision_id))
+            if revision is not None and revision[0][:3] == key[:3]:
+                found.append(self._assignment(_key_of(revision[0])))
+        return found
+
+    async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
+        return [self._assignment(key) for key in keys if key in self._revisions]
+
+    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
+        keys = sorted(key for key in self._assignments if key[:2] == query[:2] and key[2] > query.after)
+        return [
+            self._assignment(RevisionKey(query.tenant, self._assignments[key].revision_id))
+            for key in keys[: query.limit]
+        ]
+
+    def _in_state(self, state: TaskState, after: TaskKey) -> list[Task]:
+        keys = sorted(
+            key for key, fenced in self._tasks.items() if fenced.task.state == state and key > after
+        )
+        return [self._tasks[key].task for key in keys]
+
+    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
+        return [self._open_task(task) for task in self._in_state(TaskState.OPEN, after)[:limit]]
+
+    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        for task in self._in_state(TaskState.DEAD_LETTERED, query.after):
+            row = self._submissions[task.submission_id]
+            if row.tenant == query.tenant and query.queue in ("", task.queue):
+                letters.append(DeadLetter(task, row.course, row.assignment))
+        return letters[: query.limit]
+
+
+def _content(row: NewSubmission) -> tuple[object, ...]:
+    return (
+        *(row.tenant, row.course, row.assignment, row.revision_id, row.author),
+        *(row.fingerprint, row.answers),
+    )
+
+
+def _key_of(revision: NewRevision) -> RevisionKey:
+    return RevisionKey(revision.tenant, revision.revision_id)
+
+
+def _name(revision: NewRevision) -> str:
+    return str(AssignmentName(revision.course, revision.assignment))
