@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 from rich.console import Console
-from rich.table import Table as Grid
 
 from cinnabar_local.binaries import ProgramMissing
+from cinnabar_local.checkout import deploy_folder
 from cinnabar_local.folders import (
     DataFolder,
     StackIsRunning,
@@ -29,6 +29,7 @@ from cinnabar_local.folders import (
 )
 from cinnabar_local.identity import unprivileged
 from cinnabar_local.process import StartFailed
+from cinnabar_local.servers.envoy import compose_settings, render
 from cinnabar_local.stack import Stack, running
 from cinnabar_local.table import StackConfig
 
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
             return run(_up(options))
         case "down":
             return _down(_folder(options))
+        case "render":
+            return _render()
         case _:
             return _status(_folder(options))
 
@@ -103,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--gateways", type=int, default=2)
     up.add_argument("--graders", type=int, default=2)
     commands.add_parser("down", help="stop what `up` started")
+    commands.add_parser("render", help="write deploy/envoy/envoy.compose.yaml again")
     commands.add_parser("status", help="what runs; exit code 1 when nothing does")
     return parser
 
@@ -189,6 +193,13 @@ def _up_detached(options: argparse.Namespace) -> int:
     return 1
 
 
+def _render() -> int:
+    file = deploy_folder() / "envoy" / "envoy.compose.yaml"
+    file.write_text(render(compose_settings()), "utf-8")
+    console.print(str(file))
+    return 0
+
+
 def _runner_pid(state: Mapping[str, Any]) -> int | None:
     runner = state.get("runner")
     if not runner or fingerprint(runner["pid"]) != runner["created"]:
@@ -220,10 +231,9 @@ def _status(folder: DataFolder) -> int:
     if _runner_pid(state) is None:
         console.print("nothing runs")
         return 1
-    grid = Grid.grid(padding=(0, 2))
     for name, entry in state["processes"].items():
         alive = entry["pid"] is not None and fingerprint(entry["pid"]) == entry["created"]
-        grid.add_row(name, str(entry["pid"] or "-"), "running" if alive else "not running", entry["log"])
-    console.print(grid)
+        pid, how = (entry["pid"], "running") if alive else ("-", "not running")
+        console.print(f"{name:20} {pid:>8} {how:12} {entry['log']}", markup=False)
     console.print(f"REST and gRPC: {state['addresses']['envoy']}")
     return 0
