@@ -112,7 +112,7 @@ _REPLIES = (
 class EnvoySettings:
     """What differs between this machine and containers.
 
-    ``discovery`` is STATIC for addresses, STRICT_DNS for names. ``access_log`` is a file that gets one JSON
+    ``discovery`` is STATIC for addresses, DNS for names. ``access_log`` is a file that gets one JSON
     object a request, without bodies; None for none.
     """
 
@@ -120,7 +120,7 @@ class EnvoySettings:
     admin: Endpoint
     gateways: tuple[Endpoint, ...]
     descriptors: str
-    discovery: Literal["STATIC", "STRICT_DNS"] = "STATIC"
+    discovery: Literal["STATIC", "DNS"] = "STATIC"
     origins: tuple[str, ...] = _LOCAL_ORIGINS
     access_log: str | None = None
 
@@ -170,7 +170,7 @@ def compose_settings() -> EnvoySettings:
         admin=Endpoint(host="127.0.0.1", port=9901),
         gateways=tuple(Endpoint(host=f"gateway-{number}", port=50051) for number in range(2)),
         descriptors="/etc/cinnabar/descriptors.binpb",
-        discovery="STRICT_DNS",
+        discovery="DNS",
     )
 
 
