@@ -1,0 +1,1 @@
+"""One module per outside thing; in-memory stand-ins that keep the same promises."""

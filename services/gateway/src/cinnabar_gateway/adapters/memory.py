@@ -1,0 +1,329 @@
+"""Stores and a queue in this process's memory: the same promises, nothing survives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from cinnabar.grader.v1.grade_pb2 import AnswerSet
+from cinnabar_common.clock import Clock, SystemClock
+from cinnabar_common.errors import DependencyUnavailable, EtagMismatch, ResourceExists, ResourceNotFound
+from cinnabar_common.names import AssignmentName, task_id
+
+from cinnabar_gateway.consistency import Position, Positions
+from cinnabar_gateway.records import (
+    Assignment,
+    CancelledTask,
+    Change,
+    Committed,
+    DeadLetter,
+    Fate,
+    Grade,
+    NewSubmission,
+    QueueCounts,
+    QueuedTask,
+    Submission,
+    SubmissionKey,
+    Task,
+    TaskState,
+)
+from cinnabar_gateway.submissions import fresh
+
+
+class MemoryStorage:
+    """Implements the ports AssignmentStore and SubmissionStore. One shard, whose log counts writes."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._assignments: dict[tuple[str, AssignmentName], Assignment] = {}
+        self._revisions: dict[tuple[str, str], Assignment] = {}
+        self._submissions: dict[SubmissionKey, Submission] = {}
+        self._requests: dict[tuple[str, str, str], tuple[str, bytes]] = {}
+        self._writes = 0
+
+    @property
+    def submissions(self) -> dict[SubmissionKey, Submission]:
+        """All that is stored."""
+        return self._submissions
+
+    @property
+    def assignments(self) -> dict[tuple[str, AssignmentName], Assignment]:
+        """All current revisions."""
+        return self._assignments
+
+    def _written(self) -> Position:
+        self._writes += 1
+        return Position(0, self._writes)
+
+    def _now_us(self) -> int:
+        return int(self._clock.time() * 1e6)
+
+    async def create_assignment(self, assignment: Assignment) -> tuple[Assignment, Position]:
+        """See AssignmentStore."""
+        key = (assignment.tenant, assignment.name)
+        if key in self._assignments:
+            raise ResourceExists(str(assignment.name))
+        now = self._now_us()
+        return self._put(replace(assignment, create_time_us=now, update_time_us=now))
+
+    async def update_assignment(
+        self, assignment: Assignment, expected_revision_id: str
+    ) -> tuple[Assignment, Position]:
+        """See AssignmentStore."""
+        current = self._assignments.get((assignment.tenant, assignment.name))
+        if current is None:
+            raise ResourceNotFound(str(assignment.name))
+        if expected_revision_id not in ("", current.revision_id):
+            raise EtagMismatch(str(assignment.name))
+        return self._put(
+            replace(assignment, create_time_us=current.create_time_us, update_time_us=self._now_us())
+        )
+
+    def _put(self, assignment: Assignment) -> tuple[Assignment, Position]:
+        self._assignments[assignment.tenant, assignment.name] = assignment
+        self._revisions[assignment.tenant, assignment.revision_id] = assignment
+        return assignment, self._written()
+
+    async def get_assignment(
+        self, tenant: str, name: AssignmentName, *, revision_id: str, min_positions: Positions
+    ) -> Assignment | None:
+        """See AssignmentStore."""
+        current = self._assignments.get((tenant, name))
+        if not revision_id:
+            return current
+        revision = self._revisions.get((tenant, revision_id))
+        return revision if revision is not None and revision.name == name else None
+
+    async def list_assignments(
+        self, tenant: str, course: str, *, after: str, limit: int, min_positions: Positions
+    ) -> list[Assignment]:
+        """See AssignmentStore."""
+        found = [
+            one
+            for (owner, name), one in self._assignments.items()
+            if owner == tenant and name.course == course and name.assignment > after
+        ]
+        return sorted(found, key=lambda one: one.name)[:limit]
+
+    async def create_submissions(self, new: Sequence[NewSubmission]) -> list[Committed]:
+        """See SubmissionStore."""
+        position = (self._written(),)
+        return [self._create(one, position) for one in new]
+
+    def _create(self, new: NewSubmission, positions: Positions) -> Committed:
+        key = SubmissionKey(new.tenant, new.submission_id)
+        request = (new.tenant, new.author, new.request_id)
+        if new.request_id and request in self._requests:
+            stored, fingerprint = self._requests[request]
+            same = fingerprint == new.fingerprint
+            fate = Fate.DUPLICATE if same else Fate.CONFLICT
+            return Committed(fate, stored if same else new.submission_id, positions)
+        if key in self._submissions:
+            return Committed(Fate.DUPLICATE, new.submission_id, positions)
+        self._submissions[key] = fresh(new)
+        if new.request_id:
+            self._requests[request] = (new.submission_id, new.fingerprint)
+        return Committed(Fate.CREATED, new.submission_id, positions)
+
+    async def get_submissions(
+        self, keys: Sequence[SubmissionKey], min_positions: Positions
+    ) -> list[Submission]:
+        """See SubmissionStore."""
+        return [self._submissions[key] for key in keys if key in self._submissions]
+
+    async def list_submissions(
+        self,
+        tenant: str,
+        parent: AssignmentName,
+        *,
+        author: str,
+        before: str,
+        limit: int,
+        min_positions: Positions,
+    ) -> list[Submission]:
+        """See SubmissionStore."""
+        found = [
+            one
+            for key, one in self._submissions.items()
+            if key.tenant == tenant
+            and one.parent == parent
+            and author in ("", one.author)
+            and (not before or one.submission_id < before)
+        ]
+        return sorted(found, key=lambda one: one.submission_id, reverse=True)[:limit]
+
+    async def cancel_submission(
+        self, key: SubmissionKey, actor: str
+    ) -> tuple[list[CancelledTask], Positions]:
+        """See SubmissionStore."""
+        stored = self._submissions.get(key)
+        opened = [task for task in stored.tasks if task.state is TaskState.OPEN] if stored else []
+        for task in opened:
+            self._move(key, replace(task, state=TaskState.CANCELLED, update_time_us=self._now_us()))
+        cancelled = [CancelledTask(task_id(key.submission_id, task.item), task.queue) for task in opened]
+        return cancelled, (self._written(),)
+
+    async def list_dead_letters(
+        self, tenant: str, *, queue: str, after: tuple[str, str], limit: int
+    ) -> list[DeadLetter]:
+        """See SubmissionStore."""
+        found = [
+            DeadLetter(submission=one.name, task=task)
+            for key, one in self._submissions.items()
+            for task in one.tasks
+            if key.tenant == tenant
+            and task.state is TaskState.DEAD_LETTERED
+            and queue in ("", task.queue)
+            and (one.submission_id, task.item) > after
+        ]
+        return sorted(found, key=lambda one: (one.submission.submission, one.task.item))[:limit]
+
+    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> list[QueuedTask]:
+        """See SubmissionStore."""
+        opened: list[QueuedTask] = []
+        for submission_id, item in tasks:
+            key = SubmissionKey(tenant, submission_id)
+            stored = self._submissions.get(key)
+            for task in stored.tasks if stored else ():
+                if stored and task.item == item and task.state is TaskState.DEAD_LETTERED:
+                    self._move(key, replace(task, state=TaskState.OPEN, update_time_us=self._now_us()))
+                    opened.append(_queued(stored, task))
+        return opened
+
+    def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
+        """What a grader's outcome does: closes the open task of the item. KeyError when there is none."""
+        stored = self._submissions[key]
+        task = {one.item: one for one in stored.tasks if one.state is TaskState.OPEN}[item]
+        committed = Grade(
+            item=item,
+            generation=task.generation,
+            score=score,
+            grade=grade,
+            create_time_us=self._now_us(),
+        )
+        self._submissions[key] = replace(
+            stored,
+            tasks=tuple(one for one in stored.tasks if one is not task),
+            grades=(*(one for one in stored.grades if one.item != item), committed),
+        )
+        return (self._written(),)
+
+    def dead_letter(self, key: SubmissionKey, item: str, *, reason: str, attempts: int) -> Positions:
+        """What giving up does to the open task of the item. KeyError when there is none."""
+        stored = self._submissions[key]
+        task = {one.item: one for one in stored.tasks if one.state is TaskState.OPEN}[item]
+        self._move(
+            key,
+            replace(
+                task,
+                state=TaskState.DEAD_LETTERED,
+                reason=reason,
+                attempts=attempts,
+                update_time_us=self._now_us(),
+            ),
+        )
+        return (self._written(),)
+
+    def _move(self, key: SubmissionKey, task: Task) -> None:
+        stored = self._submissions[key]
+        tasks = tuple(task if one.item == task.item else one for one in stored.tasks)
+        self._submissions[key] = replace(stored, tasks=tasks)
+
+
+def _queued(stored: Submission, task: Task) -> QueuedTask:
+    answers = AnswerSet.FromString(stored.answers).answers
+    return QueuedTask(
+        task=task_id(stored.submission_id, task.item),
+        tenant=stored.tenant,
+        queue=task.queue,
+        generation=task.generation,
+        priority=stored.priority,
+        item_key=f"{stored.revision_id}/{task.item}",
+        answer=next(answer.SerializeToString() for answer in answers if answer.item == task.item),
+    )
+
+
+class MemoryQueue:
+    """Implements the port Queue; everything stays ready."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[tuple[str, int], QueuedTask] = {}
+
+    async def enqueue(self, tasks: Sequence[QueuedTask]) -> None:
+        """See Queue."""
+        for task in tasks:
+            self.tasks.setdefault((task.task, task.generation), task)
+
+    async def cancel(self, tasks: Sequence[CancelledTask]) -> None:
+        """See Queue."""
+        gone = {task.task for task in tasks}
+        self.tasks = {key: task for key, task in self.tasks.items() if task.task not in gone}
+
+    async def counts(self) -> list[QueueCounts]:
+        """See Queue."""
+        queues = [task.queue for task in self.tasks.values()]
+        return [
+            QueueCounts(
+                queue=queue,
+                ready=queues.count(queue),
+                delayed=0,
+                leased=0,
+                oldest_age_seconds=0.0,
+                workers=0,
+            )
+            for queue in sorted(set(queues))
+        ]
+
+
+class MemoryChanges:
+    """Implements the port ChangeSource; ``announce`` tells those who follow."""
+
+    def __init__(self) -> None:
+        self.open: set[MemoryFollowing] = set()
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncGenerator[MemoryFollowing]:
+        """See ChangeSource."""
+        following = MemoryFollowing()
+        self.open.add(following)
+        try:
+            yield following
+        finally:
+            self.open.discard(following)
+
+    def announce(self, submission_ids: Iterable[str], positions: Positions = ()) -> None:
+        """Tells all who follow one of these."""
+        for following in self.open:
+            told = tuple(one for one in submission_ids if one in following.followed)
+            if told:
+                following.outbox.put_nowait(Change(told, positions))
+
+    def break_off(self) -> None:
+        """Breaks all open streams."""
+        for following in self.open:
+            following.outbox.put_nowait(None)
+
+
+class MemoryFollowing:
+    """Implements the port Following."""
+
+    def __init__(self) -> None:
+        self.followed: set[str] = set()
+        self.outbox: asyncio.Queue[Change | None] = asyncio.Queue()
+        self.outbox.put_nowait(Change((), ()))
+
+    def add(self, submission_ids: Sequence[str]) -> None:
+        """See Following."""
+        self.followed.update(submission_ids)
+
+    def remove(self, submission_ids: Sequence[str]) -> None:
+        """See Following."""
+        self.followed.difference_update(submission_ids)
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """See Following."""
+        while (change := await self.outbox.get()) is not None:
+            yield change
+        raise DependencyUnavailable("scheduler")

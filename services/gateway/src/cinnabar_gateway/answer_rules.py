@@ -1,0 +1,137 @@
+"""What the answers to a revision must look like, compiled once per revision.
+
+``accept`` is the way of thousands of submissions a second: it says yes or no,
+and encodes what it saw. Only for a no does ``violations`` walk again and find
+words. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar_common.errors import FieldViolation
+
+from cinnabar_gateway import records
+from cinnabar_gateway.assignment_rules import MAX_UNIT
+from cinnabar_gateway.records import TaskPlan
+
+MAX_TEXT_BYTES = 256 * 1024
+MAX_ANSWERS_BYTES = 4 * 1024 * 1024
+_BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+_FIELD_OF = {"choice": "choice", "numeric": "number", "text": "text", "free_text": "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class _ItemRule:
+    plan: TaskPlan
+    field: str
+    fits: Callable[[Answer], bool]
+    options: frozenset[str]
+
+
+class AnswerRules:
+    """One revision of an assignment, as those who hand in meet it."""
+
+    def __init__(self, revision: records.Assignment) -> None:
+        spec = Assignment.FromString(revision.spec)
+        self.name = revision.name
+        self.revision_id = revision.revision_id
+        self.max_score = math.fsum(item.points for item in spec.items)
+        self.close_time_us = spec.close_time.ToMicroseconds() if spec.HasField("close_time") else None
+        self._rules = {item.item: _rule(item, revision.revision_id) for item in spec.items}
+
+    def accept(self, answers: Sequence[Answer]) -> list[tuple[TaskPlan, bytes]] | None:
+        """Each task with its serialized answer, in the order of the answers; None when a rule is broken."""
+        rules = self._rules
+        if len(answers) != len(rules):
+            return None
+        tasks: list[tuple[TaskPlan, bytes]] = []
+        seen: set[str] = set()
+        size = 0
+        for answer in answers:
+            item = answer.item
+            rule = rules.get(item)
+            if rule is None or answer.WhichOneof("value") != rule.field or not rule.fits(answer):
+                return None
+            encoded = answer.SerializeToString()
+            seen.add(item)
+            size += len(encoded)
+            tasks.append((rule.plan, encoded))
+        return tasks if len(seen) == len(rules) and size <= MAX_ANSWERS_BYTES else None
+
+    def violations(self, answers: Sequence[Answer], at: str) -> Iterator[FieldViolation]:
+        """Every rule that the answers break, with paths below ``at`` (the list's own path)."""
+        size = sum(answer.ByteSize() for answer in answers)
+        if size > MAX_ANSWERS_BYTES:
+            yield FieldViolation(at, f"must be at most {MAX_ANSWERS_BYTES} bytes together")
+        seen: set[str] = set()
+        for index, answer in enumerate(answers):
+            path = f"{at}[{index}]"
+            if answer.item and answer.item not in self._rules:
+                yield FieldViolation(f"{path}.item", "is not an item of the assignment")
+            elif answer.item in seen:
+                yield FieldViolation(f"{path}.item", "must be answered once, but is answered twice")
+            elif answer.item:
+                yield from _violations(self._rules[answer.item], answer, path)
+            seen.add(answer.item)
+        for item in self._rules:
+            if item not in seen:
+                yield FieldViolation(at, f"must answer every item, but there is no answer to {item}")
+
+
+def _rule(item: Item, revision_id: str) -> _ItemRule:
+    kind = item.WhichOneof("grader") or ""
+    plan = TaskPlan(item.item, kind.replace("_", "-"), f"{revision_id}/{item.item}")
+    options = frozenset(option.id for option in item.choice.options)
+    field = _FIELD_OF[kind]
+    fits = {"text": _text_fits, "number": _number_fits}.get(field)
+    return _ItemRule(plan, field, fits or _choice_fits(options), options)
+
+
+def _text_fits(answer: Answer) -> bool:
+    text = answer.text
+    return len(text) * _BYTES_PER_CHARACTER <= MAX_TEXT_BYTES or len(text.encode()) <= MAX_TEXT_BYTES
+
+
+def _number_fits(answer: Answer) -> bool:
+    number = answer.number
+    return math.isfinite(number.value) and len(number.unit) <= MAX_UNIT
+
+
+def _choice_fits(options: frozenset[str]) -> Callable[[Answer], bool]:
+    def fits(answer: Answer) -> bool:
+        chosen = answer.choice.options
+        distinct = set(chosen)
+        return len(distinct) == len(chosen) and distinct <= options
+
+    return fits
+
+
+def _violations(rule: _ItemRule, answer: Answer, at: str) -> Iterator[FieldViolation]:
+    given = answer.WhichOneof("value")
+    if given is None:
+        yield FieldViolation(at, f"must have {rule.field}: that is how item {answer.item} is answered")
+    elif given != rule.field:
+        yield FieldViolation(
+            f"{at}.{given}", f"is the wrong type: item {answer.item} is answered with {rule.field}"
+        )
+    elif given == "text" and not _text_fits(answer):
+        yield FieldViolation(f"{at}.text", f"must be at most {MAX_TEXT_BYTES} bytes of UTF-8")
+    elif given == "number":
+        if not math.isfinite(answer.number.value):
+            yield FieldViolation(f"{at}.number.value", "must be finite")
+        if len(answer.number.unit) > MAX_UNIT:
+            yield FieldViolation(f"{at}.number.unit", f"must be at most {MAX_UNIT} characters")
+    elif given == "choice":
+        seen: set[str] = set()
+        for index, option in enumerate(answer.choice.options):
+            if option not in rule.options:
+                yield FieldViolation(f"{at}.choice.options[{index}]", "is not an option of the item")
+            elif option in seen:
+                yield FieldViolation(f"{at}.choice.options[{index}]", "must not be chosen twice")
+            seen.add(option)

@@ -1,0 +1,169 @@
+"""Composition root of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from cinnabar.gateway.v1 import (
+    assignment_service_pb2,
+    grading_service_pb2,
+    operations_service_pb2,
+    submission_service_pb2,
+)
+from cinnabar.gateway.v1.assignment_service_pb2_grpc import add_AssignmentServiceServicer_to_server
+from cinnabar.gateway.v1.grading_service_pb2_grpc import add_GradingServiceServicer_to_server
+from cinnabar.gateway.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
+from cinnabar.gateway.v1.submission_service_pb2_grpc import add_SubmissionServiceServicer_to_server
+from cinnabar_common.channels import channel
+from cinnabar_common.clock import Clock, SystemClock
+from cinnabar_common.health import HealthBoard
+from cinnabar_common.server import serving
+
+from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
+from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
+from cinnabar_gateway.adapters.storage_client import StorageClient
+from cinnabar_gateway.answer_rules import AnswerRules
+from cinnabar_gateway.assignment_service import AssignmentService
+from cinnabar_gateway.assignments import Assignments, CurrentRevisions
+from cinnabar_gateway.calls import CallInterceptor
+from cinnabar_gateway.config import GatewayConfig
+from cinnabar_gateway.grading_service import GradingService
+from cinnabar_gateway.handoff import Handoff
+from cinnabar_gateway.identity import development_identity
+from cinnabar_gateway.intake import Intake
+from cinnabar_gateway.operations import Operations
+from cinnabar_gateway.operations_service import OperationsService
+from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Queue, SubmissionStore
+from cinnabar_gateway.submission_service import SubmissionService
+from cinnabar_gateway.submissions import Submissions
+from cinnabar_gateway.watches import WatchHub
+
+_SERVICES = (
+    assignment_service_pb2.DESCRIPTOR.services_by_name["AssignmentService"],
+    submission_service_pb2.DESCRIPTOR.services_by_name["SubmissionService"],
+    grading_service_pb2.DESCRIPTOR.services_by_name["GradingService"],
+    operations_service_pb2.DESCRIPTOR.services_by_name["OperationsService"],
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything the gateway needs from other processes."""
+
+    assignments: AssignmentStore
+    submissions: SubmissionStore
+    queue: Queue
+    changes: Sequence[ChangeSource]
+    probes: Sequence[HealthProbe]
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A running gateway, for those who look inside: the port it serves on, and its parts."""
+
+    port: int
+    submissions: Submissions
+    handoff: Handoff
+    hub: WatchHub
+
+
+@asynccontextmanager
+async def running(config: GatewayConfig) -> AsyncGenerator[int]:
+    """Runs a gateway against the services of the config; yields its port."""
+    async with AsyncExitStack() as exits:
+        storage = await exits.enter_async_context(channel(config.storage_target))
+        scheduler = await exits.enter_async_context(channel(config.scheduler_target))
+        each = [
+            await exits.enter_async_context(channel(address.strip()))
+            for address in config.scheduler_target.split(",")
+        ]
+        store = StorageClient(storage, timeout_seconds=config.call_timeout_seconds)
+        seconds = config.health_timeout_seconds
+        outside = Outside(
+            assignments=store,
+            submissions=store,
+            queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
+            changes=[SchedulerChanges(one) for one in each],
+            probes=(
+                GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
+                GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
+            ),
+            clock=SystemClock(),
+        )
+        gateway = await exits.enter_async_context(running_with(config, outside))
+        yield gateway.port
+
+
+@asynccontextmanager
+async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerator[Gateway]:
+    """Runs a gateway against any adapters."""
+    async with AsyncExitStack() as exits:
+        revisions = CurrentRevisions(
+            outside.assignments,
+            AnswerRules,
+            outside.clock,
+            ttl_seconds=config.revision_ttl_seconds,
+            max_revisions=config.max_revisions,
+        )
+        assignments = Assignments(outside.assignments, forget=revisions.forget)
+        handoff = Handoff(
+            outside.queue, max_batch=config.enqueue_batch, max_pending=config.max_pending_enqueues
+        )
+        await exits.enter_async_context(handoff.running())
+        submissions = Submissions(
+            outside.submissions,
+            outside.queue,
+            handoff,
+            commit_batch=config.commit_batch,
+            commit_lanes=config.commit_lanes,
+            max_pending=config.max_pending_submissions,
+            max_pending_bytes=config.max_pending_bytes,
+        )
+        await exits.enter_async_context(submissions.running())
+        hub = WatchHub(
+            outside.submissions,
+            outside.changes,
+            outside.clock,
+            reread_seconds=config.watch_reread_seconds,
+            max_watches=config.max_watches,
+        )
+        await exits.enter_async_context(hub.running())
+        operations = Operations(
+            outside.submissions,
+            outside.queue,
+            handoff,
+            outside.probes,
+            probe_seconds=config.health_timeout_seconds,
+        )
+        intake = Intake(revisions, submissions, outside.clock)
+
+        def register(server: grpc.aio.Server) -> None:
+            add_AssignmentServiceServicer_to_server(AssignmentService(assignments), server)
+            add_SubmissionServiceServicer_to_server(
+                SubmissionService(intake, submissions, assignments, hub, stream_window=config.stream_window),
+                server,
+            )
+            add_GradingServiceServicer_to_server(GradingService(intake), server)
+            add_OperationsServiceServicer_to_server(OperationsService(operations, outside.clock), server)
+
+        board = HealthBoard(
+            {probe.name: probe.check for probe in outside.probes},
+            timeout_seconds=config.health_timeout_seconds,
+        )
+        port = await exits.enter_async_context(
+            serving(
+                config.listen,
+                register=register,
+                services=[service.full_name for service in _SERVICES],
+                health=board,
+                interceptors=[CallInterceptor(development_identity)],
+                grace_seconds=config.grace_seconds,
+            )
+        )
+        # Watches would hold the server for its whole grace; their clients find another gateway.
+        exits.callback(hub.drain)
+        yield Gateway(port=port, submissions=submissions, handoff=handoff, hub=hub)

@@ -1,0 +1,66 @@
+"""Configuration of the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEVELOPMENT = "development"
+_POSITIVE = (
+    "call_timeout_seconds",
+    "health_timeout_seconds",
+    "watch_reread_seconds",
+    "commit_batch",
+    "commit_lanes",
+    "enqueue_batch",
+    "max_pending_submissions",
+    "max_pending_enqueues",
+    "max_pending_bytes",
+    "max_watches",
+    "stream_window",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """Read once at start; field ``x`` is ``GATEWAY_X``."""
+
+    storage_target: str
+    """Addresses "host:port[,host:port…]" of the storage services."""
+    scheduler_target: str
+    """Addresses "host:port[,host:port…]" of the schedulers; each is followed by itself."""
+    auth: str
+    """Must be "development": callers name themselves, which proves nothing. There is no other way yet."""
+    listen: str = "0.0.0.0:50051"
+    call_timeout_seconds: float = 5.0
+    """Of a call to another service, unless the caller has less time."""
+    health_timeout_seconds: float = 2.0
+    revision_ttl_seconds: float = 1.0
+    """How long a changed assignment may still be answered in its old revision."""
+    max_revisions: int = 1000
+    commit_batch: int = 1000
+    """Submissions in one call to storage."""
+    commit_lanes: int = 2
+    """Calls to storage that create, at once."""
+    enqueue_batch: int = 1000
+    """Tasks in one call to the scheduler."""
+    max_pending_submissions: int = 50_000
+    max_pending_enqueues: int = 50_000
+    """Tasks that may wait for the scheduler; recovery enqueues what is dropped."""
+    max_pending_bytes: int = 256 * 1024 * 1024
+    """Answers that wait for storage."""
+    max_watches: int = 10_000
+    watch_reread_seconds: float = 2.0
+    """How often a watched submission is read although nothing was announced."""
+    stream_window: int = 8
+    """Messages of one stream that may be unacknowledged."""
+    grace_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.auth != DEVELOPMENT:
+            raise ValueError(f"GATEWAY_AUTH={self.auth!r} must be {DEVELOPMENT!r}")
+        for name in ("storage_target", "scheduler_target"):
+            if not all(part.strip() for part in getattr(self, name).split(",")):
+                raise ValueError(f"GATEWAY_{name.upper()} must be host:port[,host:port…]")
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"GATEWAY_{name.upper()} must be more than 0")

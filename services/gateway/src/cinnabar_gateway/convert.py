@@ -1,0 +1,197 @@
+"""Public messages from what the domain knows, and the simple checks of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionResult, ItemResult, Submission
+from cinnabar.grader.v1.grade_pb2 import AnswerSet, Grade
+from cinnabar_common.errors import FieldViolation, InvalidRequest, SuiteError
+from cinnabar_common.names import AssignmentName, CourseName, SubmissionName
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cinnabar_gateway import records
+from cinnabar_gateway.assignments import etag_of
+from cinnabar_gateway.identity import Role
+from cinnabar_gateway.operations import Verdict
+from cinnabar_gateway.records import NewSubmission
+from cinnabar_gateway.required import REQUIRED_RULE
+from cinnabar_gateway.submissions import Outcome, progress_of, state_of
+
+_STATES = {state: Submission.State.Value(state.name) for state in records.SubmissionState}
+_ITEM_STATES = {state: ItemResult.State.Value(state.name) for state in records.ItemState}
+_QUEUED = Submission.State.QUEUED
+_COURSE_RULE = "must be courses/{course}"
+_ASSIGNMENT_RULE = "must be courses/{course}/assignments/{assignment}"
+_SUBMISSION_RULE = "must be courses/{course}/assignments/{assignment}/submissions/{submission}"
+
+
+def course_name(text: str, field: str) -> CourseName:
+    """Parses the name in ``field``. InvalidRequest."""
+    return CourseName.parse(text) or _malformed(text, field, _COURSE_RULE)
+
+
+def assignment_name(text: str, field: str) -> AssignmentName:
+    """Parses the name in ``field``. InvalidRequest."""
+    return AssignmentName.parse(text) or _malformed(text, field, _ASSIGNMENT_RULE)
+
+
+def submission_name(text: str, field: str) -> SubmissionName:
+    """Parses the name in ``field``. InvalidRequest."""
+    return SubmissionName.parse(text) or _malformed(text, field, _SUBMISSION_RULE)
+
+
+def _malformed(text: str, field: str, rule: str) -> NoReturn:
+    raise InvalidRequest([FieldViolation(field, rule if text else REQUIRED_RULE)])
+
+
+def timestamp(time_us: int) -> Timestamp:
+    """A time in µs since 1970-01-01 UTC."""
+    seconds, rest = divmod(time_us, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def duration(seconds: float) -> Duration:
+    """A duration, to the µs."""
+    whole = Duration()
+    whole.FromMicroseconds(round(seconds * 1e6))
+    return whole
+
+
+def assignment(stored: records.Assignment, role: Role) -> Assignment:
+    """The assignment as ``role`` may see it: a student sees nothing that gives an answer away."""
+    message = Assignment.FromString(stored.spec)
+    if role is Role.STUDENT:
+        _strip_answers(message)
+    message.name = str(stored.name)
+    message.revision_id = stored.revision_id
+    message.etag = etag_of(stored.revision_id)
+    message.create_time.CopyFrom(timestamp(stored.create_time_us))
+    message.update_time.CopyFrom(timestamp(stored.update_time_us))
+    return message
+
+
+def _strip_answers(message: Assignment) -> None:
+    for item in message.items:
+        match item.WhichOneof("grader"):
+            case "choice":
+                item.choice.ClearField("correct")
+            case "numeric":
+                for field in ("value", "absolute_tolerance", "relative_tolerance"):
+                    item.numeric.ClearField(field)
+            case "text":
+                item.text.ClearField("accepted")
+                item.text.ClearField("pattern")
+            case "free_text":
+                item.free_text.ClearField("references")
+                for criterion in item.free_text.criteria:
+                    criterion.ClearField("description")  # what earns the points is the answer
+            case None:
+                pass
+
+
+def submission(stored: records.Submission) -> Submission:
+    """The submission with what is known of each item, in the order of the answers."""
+    answers = AnswerSet.FromString(stored.answers).answers
+    progress = progress_of(stored)
+    message = Submission(
+        name=str(stored.name),
+        author=stored.author,
+        answers=answers,
+        priority=Submission.Priority.ValueType(stored.priority),
+        revision_id=stored.revision_id,
+        state=_STATES[state_of(list(progress.values()))],
+        score=sum(item.grade.score for item in progress.values() if item.grade),
+        max_score=stored.max_score,
+        create_time=timestamp(stored.create_time_us),
+        update_time=timestamp(stored.update_time_us),
+    )
+    for answer in answers:
+        item = progress.get(answer.item)
+        if item is None:
+            continue
+        message.results.add(
+            item=answer.item,
+            state=_ITEM_STATES[item.state],
+            grade=Grade.FromString(item.grade.grade) if item.grade else None,
+            generation=item.generation,
+        )
+    return message
+
+
+def create_result(outcome: Outcome) -> CreateSubmissionResult:
+    """The short form that batches answer with."""
+    if isinstance(outcome, NewSubmission):
+        seconds, rest = divmod(outcome.create_time_us, 1_000_000)
+        result = CreateSubmissionResult()
+        message = result.submission
+        message.name = f"{outcome.name}/submissions/{outcome.submission_id}"
+        message.author = outcome.author
+        message.revision_id = outcome.revision_id
+        message.state = _QUEUED
+        message.max_score = outcome.max_score
+        message.create_time.seconds = seconds
+        message.create_time.nanos = rest * 1000
+        return result
+    if isinstance(outcome, SuiteError):
+        return CreateSubmissionResult(error=outcome.to_status())
+    state = state_of(list(progress_of(outcome).values()))
+    return CreateSubmissionResult(
+        submission=Submission(
+            name=str(outcome.name),
+            author=outcome.author,
+            revision_id=outcome.revision_id,
+            state=_STATES[state],
+            max_score=outcome.max_score,
+            create_time=timestamp(outcome.create_time_us),
+        )
+    )
+
+
+def queue(counts: records.QueueCounts) -> operations_pb.Queue:
+    """The state of one queue."""
+    return operations_pb.Queue(
+        queue=counts.queue,
+        ready=counts.ready,
+        delayed=counts.delayed,
+        leased=counts.leased,
+        oldest_age=duration(counts.oldest_age_seconds),
+        workers=counts.workers,
+    )
+
+
+def dead_letter(stored: records.DeadLetter) -> operations_pb.DeadLetter:
+    """A task that was given up."""
+    return operations_pb.DeadLetter(
+        submission=str(stored.submission),
+        item=stored.task.item,
+        queue=stored.task.queue,
+        generation=stored.task.generation,
+        attempts=stored.task.attempts,
+        reason=stored.task.reason,
+        create_time=timestamp(stored.task.update_time_us),
+    )
+
+
+def health_report(verdicts: Sequence[Verdict], now_us: int) -> operations_pb.HealthReport:
+    """All checks, and whether all of them passed."""
+    return operations_pb.HealthReport(
+        status=_health(all(verdict.healthy for verdict in verdicts)),
+        checks=[
+            operations_pb.HealthCheck(
+                name=verdict.name,
+                status=_health(verdict.healthy),
+                latency=duration(verdict.latency_seconds),
+            )
+            for verdict in verdicts
+        ],
+        timestamp=timestamp(now_us),
+    )
+
+
+def _health(healthy: bool) -> str:
+    return "healthy" if healthy else "unhealthy"

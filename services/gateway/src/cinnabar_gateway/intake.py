@@ -1,0 +1,209 @@
+"""Handing in: from requests to submissions that are checked and committed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest
+from cinnabar.gateway.v1.submission_service_pb2 import Submission as SubmissionMessage
+from cinnabar.grader.v1.grade_pb2 import AnswerSet
+from cinnabar_common.clock import Clock
+from cinnabar_common.errors import (
+    FieldViolation,
+    InvalidRequest,
+    RoleForbidden,
+    StateForbids,
+    SuiteError,
+)
+from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, bucket_of, is_id, new_id
+
+from cinnabar_gateway.answer_rules import AnswerRules
+from cinnabar_gateway.assignments import CurrentRevisions
+from cinnabar_gateway.consistency import Positions
+from cinnabar_gateway.identity import Identity, Role
+from cinnabar_gateway.records import NewSubmission, Submission
+from cinnabar_gateway.required import REQUIRED_RULE, missing
+from cinnabar_gateway.submissions import Outcome, Submissions
+
+PARENT_RULE = "must be courses/{course}/assignments/{assignment}"
+IDEMPOTENCY_KEY = "idempotency-key"
+_REQUEST_ID = re.compile(r"[ -~]{1,128}")
+_REQUEST_ID_RULE = "must be 1 to 128 printable ASCII characters"
+_FINGERPRINT_BYTES = 16
+_NORMAL = SubmissionMessage.Priority.NORMAL
+_HIGH = SubmissionMessage.Priority.HIGH
+_PRIORITIES: Mapping[int, int] = {0: _NORMAL} | {
+    value: value for value in SubmissionMessage.Priority.values() if value
+}
+_PRIORITY_RULE = "must be LOW, NORMAL or HIGH"
+
+Parent = AnswerRules | SuiteError
+"""What is known of an assignment: its rules, or why there are none."""
+
+
+def request_id_of(field: str, header: str) -> str:
+    """The request id of a single call. InvalidRequest when field and header differ."""
+    if field and header and field != header:
+        raise InvalidRequest(
+            [FieldViolation("request_id", f"must be the same as the metadata {IDEMPOTENCY_KEY}")]
+        )
+    if header and not field and not _REQUEST_ID.fullmatch(header):
+        raise InvalidRequest([FieldViolation(IDEMPOTENCY_KEY, _REQUEST_ID_RULE)])
+    return field or header
+
+
+class Intake:
+    """Checks what is handed in against the current revision and the caller's rights, and commits it."""
+
+    def __init__(
+        self,
+        revisions: CurrentRevisions[AnswerRules],
+        submissions: Submissions,
+        clock: Clock,
+        *,
+        mint: Callable[[Bucket], str] = new_id,
+    ) -> None:
+        self._revisions = revisions
+        self._submissions = submissions
+        self._clock = clock
+        self._mint = mint
+
+    async def create(
+        self, identity: Identity, request: CreateSubmissionRequest, min_positions: Positions
+    ) -> tuple[NewSubmission | Submission, Positions]:
+        """Creates one submission: it, or the earlier one of the same request id, and where to read it.
+
+        Raises what ``create_many`` gives as an outcome.
+        """
+        outcomes, positions = await self.create_many(identity, (request,), min_positions)
+        outcome = outcomes[0]
+        if isinstance(outcome, SuiteError):
+            raise outcome
+        return outcome, positions
+
+    async def create_many(
+        self,
+        identity: Identity,
+        requests: Sequence[CreateSubmissionRequest],
+        min_positions: Positions,
+        *,
+        parent: str = "",
+    ) -> tuple[list[Outcome], Positions]:
+        """Creates submissions that stand each for itself; one outcome per request, in order.
+
+        ``parent`` is that of a batch, whose requests may leave out their own; the
+        refusal of a batch's assignment is raised, all others are outcomes.
+        """
+        names = {request.parent or parent for request in requests} - {""}
+        parents = await self._parents(identity, names, min_positions)
+        if parent and isinstance(refusal := parents.get(parent), SuiteError):
+            raise refusal
+        now_us = int(self._clock.time() * 1e6)
+        drafts = [self._draft(identity, request, parents, parent, now_us) for request in requests]
+        good = [draft for draft in drafts if isinstance(draft, NewSubmission)]
+        created: list[Outcome]
+        positions: Positions = ()
+        try:
+            created, positions = await self._submissions.create(good)
+        except SuiteError as error:
+            created = [error for _ in good]
+        if len(good) == len(drafts):
+            return created, positions
+        following = iter(created)
+        return [next(following) if isinstance(draft, NewSubmission) else draft for draft in drafts], positions
+
+    async def _parents(
+        self, identity: Identity, names: Iterable[str], min_positions: Positions
+    ) -> dict[str, Parent]:
+        """What is known of each assignment named. Never raises for one of them."""
+        found: dict[str, Parent] = {"": InvalidRequest([FieldViolation("parent", REQUIRED_RULE)])}
+        for text in names:
+            name = AssignmentName.parse(text)
+            if name is None:
+                found[text] = InvalidRequest([FieldViolation("parent", PARENT_RULE)])
+                continue
+            try:
+                found[text] = self._open(await self._revisions.get(identity.tenant, name, min_positions))
+            except SuiteError as error:
+                found[text] = error
+        return found
+
+    def _open(self, rules: AnswerRules) -> Parent:
+        if rules.close_time_us is not None and self._clock.time() * 1e6 >= rules.close_time_us:
+            return StateForbids(str(rules.name), "CLOSED")
+        return rules
+
+    def _draft(
+        self,
+        identity: Identity,
+        request: CreateSubmissionRequest,
+        parents: Mapping[str, Parent],
+        parent: str,
+        now_us: int,
+    ) -> NewSubmission | SuiteError:
+        submission = request.submission
+        own_parent = request.parent
+        rules = parents[own_parent or parent]
+        request_id = request.request_id
+        student = identity.role is Role.STUDENT
+        author = submission.author or (identity.user if student else "")
+        priority = _PRIORITIES.get(submission.priority)
+        if (
+            not isinstance(rules, AnswerRules)
+            or (tasks := rules.accept(submission.answers)) is None
+            or priority is None
+            or (request_id and not _REQUEST_ID.fullmatch(request_id))
+            or not (author == identity.user or is_id(author))
+            or (parent and own_parent and own_parent != parent)
+        ):
+            return _refusal(request, rules, author, parent)
+        if student and author != identity.user:
+            return RoleForbidden(role=identity.role.value, action="submissions.create_for_another")
+        if student and priority == _HIGH:
+            return RoleForbidden(role=identity.role.value, action="submissions.create_with_high_priority")
+        answers = AnswerSet(answers=submission.answers).SerializeToString(deterministic=True)
+        tenant = identity.tenant
+        return NewSubmission(
+            submission_id=self._mint(bucket_of(tenant, author)),
+            tenant=tenant,
+            name=rules.name,
+            revision_id=rules.revision_id,
+            author=author,
+            request_id=request_id,
+            fingerprint=_fingerprint(rules.name, author, priority, answers) if request_id else b"",
+            priority=priority,
+            answers=answers,
+            max_score=rules.max_score,
+            tasks=tasks,
+            create_time_us=now_us,
+        )
+
+
+def _refusal(request: CreateSubmissionRequest, rules: Parent, author: str, parent: str) -> SuiteError:
+    """Why a request is refused: everything that is wrong with it, else why its assignment takes none."""
+    submission = request.submission
+    violations = list(missing(request, skip=frozenset({"parent"} if parent else ())))
+    if parent and request.parent and request.parent != parent:
+        violations.append(FieldViolation("parent", "must be empty or that of the batch"))
+    elif request.parent and isinstance(rules, InvalidRequest):
+        violations += rules.violations
+    if request.HasField("submission") and not author:
+        violations.append(FieldViolation("submission.author", "must be set by an instructor"))
+    elif author and not is_id(author):
+        violations.append(FieldViolation("submission.author", ID_RULE))
+    if submission.priority not in _PRIORITIES:
+        violations.append(FieldViolation("submission.priority", _PRIORITY_RULE))
+    if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
+        violations.append(FieldViolation("request_id", _REQUEST_ID_RULE))
+    if isinstance(rules, AnswerRules) and submission.answers:
+        violations += rules.violations(submission.answers, "submission.answers")
+    if violations:
+        return InvalidRequest(violations)
+    return rules if isinstance(rules, SuiteError) else SuiteError()
+
+
+def _fingerprint(name: AssignmentName, author: str, priority: int, answers: bytes) -> bytes:
+    head = f"{name}\n{author}\n{priority}\n".encode()
+    return blake2b(head + answers, digest_size=_FINGERPRINT_BYTES).digest()

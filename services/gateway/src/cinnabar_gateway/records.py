@@ -1,0 +1,216 @@
+"""What the domain passes around: plain data, times in µs since 1970-01-01 UTC.
+
+Answers, grades and specs travel as serialized messages: the domain never looks
+inside, and every byte is encoded once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from cinnabar_common.names import AssignmentName, SubmissionName
+
+from cinnabar_gateway.consistency import Positions
+
+
+class SubmissionState(enum.Enum):
+    """Where a submission is; the names are those of the public API."""
+
+    QUEUED = 1
+    GRADING = 2
+    GRADED = 3
+    CANCELLED = 4
+    FAILED = 5
+
+
+class ItemState(enum.Enum):
+    """Where one item of a submission is; the names are those of the public API."""
+
+    QUEUED = 1
+    GRADED = 2
+    CANCELLED = 3
+    FAILED = 4
+
+
+class TaskState(enum.Enum):
+    """Where a task without a grade is."""
+
+    OPEN = 1
+    DEAD_LETTERED = 2
+    CANCELLED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A revision of an assignment; ``spec`` is a serialized ``cinnabar.gateway.v1.Assignment``."""
+
+    tenant: str
+    name: AssignmentName
+    revision_id: str
+    spec: bytes
+    create_time_us: int = 0
+    update_time_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """The grading task of one item: what every submission of a revision gets.
+
+    ``item_key`` is "{revision id}/{item id}".
+    """
+
+    item: str
+    queue: str
+    item_key: str
+
+
+@dataclass(slots=True, kw_only=True)
+class NewSubmission:
+    """A submission that passed every check and is ready to be committed.
+
+    ``answers`` is a serialized AnswerSet; ``tasks`` pairs each task with its
+    serialized Answer, in the order of the answers. Not frozen: thousands are
+    made in a second, and a frozen one costs three times as much.
+    """
+
+    submission_id: str
+    tenant: str
+    name: AssignmentName
+    revision_id: str
+    author: str
+    request_id: str
+    fingerprint: bytes
+    priority: int
+    answers: bytes
+    max_score: float
+    tasks: list[tuple[TaskPlan, bytes]]
+    create_time_us: int
+
+
+class Fate(enum.Enum):
+    """What storage did with a new submission."""
+
+    CREATED = 1
+    DUPLICATE = 2
+    CONFLICT = 3
+    UNAVAILABLE = 4
+
+
+@dataclass(slots=True)
+class Committed:
+    """The fate of one new submission; ``submission_id`` is the one that is stored."""
+
+    fate: Fate
+    submission_id: str
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionKey:
+    """A submission of a tenant."""
+
+    tenant: str
+    submission_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task that has no grade (yet)."""
+
+    item: str
+    queue: str
+    generation: int
+    state: TaskState
+    update_time_us: int
+    reason: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """The grade of highest generation of an item; ``grade`` is a serialized Grade."""
+
+    item: str
+    generation: int
+    score: float
+    grade: bytes
+    create_time_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A submission as it is stored, with its tasks and grades."""
+
+    submission_id: str
+    tenant: str
+    parent: AssignmentName
+    revision_id: str
+    author: str
+    priority: int
+    answers: bytes
+    max_score: float
+    create_time_us: int
+    tasks: tuple[Task, ...]
+    grades: tuple[Grade, ...]
+
+    @property
+    def name(self) -> SubmissionName:
+        """Its resource name."""
+        return SubmissionName(self.parent.course, self.parent.assignment, self.submission_id)
+
+    @property
+    def update_time_us(self) -> int:
+        """When it last changed; never goes back."""
+        changes = [task.update_time_us for task in self.tasks]
+        changes += [grade.create_time_us for grade in self.grades]
+        return max(changes, default=self.create_time_us)
+
+
+@dataclass(slots=True)
+class QueuedTask:
+    """A task on its way to the queue; ``answer`` is a serialized Answer."""
+
+    task: str
+    tenant: str
+    queue: str
+    generation: int
+    priority: int
+    item_key: str
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledTask:
+    """A task to take out of its queue."""
+
+    task: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A task that was given up."""
+
+    submission: SubmissionName
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """The state of one queue; ``workers`` are those of all schedulers that answered."""
+
+    queue: str
+    ready: int
+    delayed: int
+    leased: int
+    oldest_age_seconds: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Submissions that changed, and where the change can be read; none says that following works."""
+
+    submission_ids: tuple[str, ...]
+    positions: Positions

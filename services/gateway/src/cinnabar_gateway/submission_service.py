@@ -1,0 +1,176 @@
+"""The public SubmissionService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from cinnabar.gateway.v1 import submission_service_pb2 as pb
+from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceServicer
+from cinnabar_common import pagination
+from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound
+from cinnabar_common.names import ID_RULE, id_bucket, is_id
+
+from cinnabar_gateway import convert, identity
+from cinnabar_gateway.assignments import Assignments
+from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed
+from cinnabar_gateway.consistency import TOKEN_KEY, Positions, encode_token, merged
+from cinnabar_gateway.identity import Identity, Role
+from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
+from cinnabar_gateway.records import NewSubmission, SubmissionKey
+from cinnabar_gateway.required import missing
+from cinnabar_gateway.submissions import Submissions, fresh, visible
+from cinnabar_gateway.watches import WatchHub
+
+MAX_BATCH = 1000
+CREATORS = (Role.STUDENT, Role.INSTRUCTOR)
+
+
+class SubmissionService(SubmissionServiceServicer):
+    """Speaks gRPC; knows nothing of storage and queues."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        submissions: Submissions,
+        assignments: Assignments,
+        hub: WatchHub,
+        *,
+        stream_window: int = 8,
+    ) -> None:
+        """``stream_window`` messages of one stream may be unacknowledged; more are not read."""
+        self._intake = intake
+        self._submissions = submissions
+        self._assignments = assignments
+        self._hub = hub
+        self._stream_window = stream_window
+
+    async def CreateSubmission(self, request: pb.CreateSubmissionRequest, context: Context) -> pb.Submission:
+        caller = identity.current()
+        caller.require("submissions.create", *CREATORS)
+        request.request_id = request_id_of(request.request_id, metadata_value(context, IDEMPOTENCY_KEY))
+        outcome, positions = await self._intake.create(caller, request, min_positions(context))
+        await send_positions(context, positions)
+        return convert.submission(fresh(outcome) if isinstance(outcome, NewSubmission) else outcome)
+
+    async def BatchCreateSubmissions(
+        self, request: pb.BatchCreateSubmissionsRequest, context: Context
+    ) -> pb.BatchCreateSubmissionsResponse:
+        caller = identity.current()
+        caller.require("submissions.create", *CREATORS)
+        violations = _size_violations(len(request.requests))
+        if metadata_value(context, IDEMPOTENCY_KEY):
+            rule = "is for single calls: set the request_id of each submission"
+            violations.append(FieldViolation(IDEMPOTENCY_KEY, rule))
+        if not request.parent:
+            violations.append(FieldViolation("parent", "is required"))
+        if violations:
+            raise InvalidRequest(violations)
+        outcomes, positions = await self._intake.create_many(
+            caller, request.requests, min_positions(context), parent=request.parent
+        )
+        await send_positions(context, positions)
+        return pb.BatchCreateSubmissionsResponse(results=map(convert.create_result, outcomes))
+
+    async def StreamCreateSubmissions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request_iterator: AsyncIterator[pb.StreamCreateSubmissionsRequest], context: Context
+    ) -> None:
+        caller = identity.current()
+        caller.require("submissions.create", *CREATORS)
+        asked = min_positions(context)
+        window = asyncio.Semaphore(self._stream_window)
+        writing = asyncio.Lock()
+        reached: Positions = ()
+        refusal: InvalidRequest | None = None
+
+        async def answer(request: pb.StreamCreateSubmissionsRequest) -> None:
+            nonlocal reached
+            try:
+                outcomes, positions = await self._intake.create_many(caller, request.requests, asked)
+                reached = merged(reached, positions)
+                results = map(convert.create_result, outcomes)
+                response = pb.StreamCreateSubmissionsResponse(batch_id=request.batch_id, results=results)
+                async with writing:
+                    await context.write(response)
+            finally:
+                window.release()
+
+        async with asyncio.TaskGroup() as group:
+            await window.acquire()
+            async for request in request_iterator:
+                try:
+                    well_formed(request)
+                    if violations := _size_violations(len(request.requests)):
+                        raise InvalidRequest(violations)
+                except InvalidRequest as error:
+                    refusal = error  # what was read before is answered first
+                    break
+                group.create_task(answer(request), name="stream-create")
+                await window.acquire()
+        context.set_trailing_metadata(((TOKEN_KEY, encode_token(reached)),) if reached else ())
+        if refusal is not None:
+            raise refusal
+
+    async def GetSubmission(self, request: pb.GetSubmissionRequest, context: Context) -> pb.Submission:
+        name = convert.submission_name(request.name, "name")
+        return convert.submission(
+            await self._submissions.get(identity.current(), name, min_positions(context))
+        )
+
+    async def ListSubmissions(
+        self, request: pb.ListSubmissionsRequest, context: Context
+    ) -> pb.ListSubmissionsResponse:
+        caller = identity.current()
+        violations = list(missing(request))
+        if request.author and not is_id(request.author):
+            violations.append(FieldViolation("author", ID_RULE))
+        if violations:
+            raise InvalidRequest(violations)
+        parent = convert.assignment_name(request.parent, "parent")
+        limit = pagination.page_size(request.page_size)
+        parameters = ("submissions", caller.tenant, request.parent, request.author)
+        asked = min_positions(context)
+        page = await self._submissions.list(
+            caller,
+            parent,
+            author=request.author,
+            before=pagination.decode_token(request.page_token, *parameters),
+            limit=limit,
+            min_positions=asked,
+        )
+        if not page and not request.page_token:
+            await self._assignments.get(caller, parent, asked)  # an empty list, or no such assignment?
+        more = len(page) == limit
+        return pb.ListSubmissionsResponse(
+            submissions=map(convert.submission, page),
+            next_page_token=pagination.encode_token(page[-1].submission_id, *parameters) if more else "",
+        )
+
+    async def WatchSubmission(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: pb.WatchSubmissionRequest, context: Context
+    ) -> None:
+        caller: Identity = identity.current()
+        name = convert.submission_name(request.name, "name")
+        asked = min_positions(context)
+        if id_bucket(name.submission) is None:
+            raise ResourceNotFound(request.name)
+        key = SubmissionKey(caller.tenant, name.submission)
+        async with aclosing(self._hub.watch(key, asked)) as states:
+            async for state in states:
+                shown = convert.submission(visible(state, caller, name))
+                await context.write(pb.WatchSubmissionResponse(submission=shown))
+
+    async def CancelSubmission(self, request: pb.CancelSubmissionRequest, context: Context) -> pb.Submission:
+        caller = identity.current()
+        caller.require("submissions.cancel", *CREATORS)
+        name = convert.submission_name(request.name, "name")
+        cancelled, positions = await self._submissions.cancel(caller, name, min_positions(context))
+        await send_positions(context, positions)
+        return convert.submission(cancelled)
+
+
+def _size_violations(count: int) -> list[FieldViolation]:
+    if 1 <= count <= MAX_BATCH:
+        return []
+    return [FieldViolation("requests", f"must be 1 to {MAX_BATCH}" if count else "is required")]

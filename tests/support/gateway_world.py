@@ -1,0 +1,254 @@
+"""A real gateway server over gRPC, on the in-memory adapters, and words to talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
+from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
+from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceStub
+from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
+from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
+from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
+from cinnabar.grader.v1.grade_pb2 import Answer, Grade
+from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
+from cinnabar_common.channels import channel
+from cinnabar_common.clock import SystemClock
+from cinnabar_common.names import SubmissionName
+from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
+from cinnabar_gateway.app import Gateway, Outside, running_with
+from cinnabar_gateway.config import GatewayConfig
+from cinnabar_gateway.consistency import Positions
+from cinnabar_gateway.ports import HealthProbe, Queue
+from cinnabar_gateway.records import SubmissionKey
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+TENANT = "uni"
+COURSE = "courses/net"
+PARENT = "courses/net/assignments/a1"
+WAIT_SECONDS = 10.0
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def credential(role: str, user: str, *, tenant: str = TENANT) -> Metadata:
+    """Metadata that names a caller."""
+    return (("authorization", f"Bearer dev.{tenant}.{role}.{user}"),)
+
+
+STUDENT = credential("student", "ann")
+OTHER_STUDENT = credential("student", "bob")
+INSTRUCTOR = credential("instructor", "prof")
+OPERATOR = credential("operator", "root")
+
+
+def items() -> list[Item]:
+    """One item of each kind: pick, count, name, explain."""
+    return [
+        Item(
+            item="pick",
+            prompt="Which of these are transport protocols?",
+            points=2,
+            choice=ChoiceSpec(
+                options=[
+                    ChoiceSpec.Option(id="tcp"),
+                    ChoiceSpec.Option(id="udp"),
+                    ChoiceSpec.Option(id="ip"),
+                ],
+                correct=["tcp", "udp"],
+            ),
+        ),
+        Item(
+            item="count",
+            points=1,
+            numeric=NumericSpec(
+                value=1500,
+                absolute_tolerance=1,
+                unit="byte",
+                accepted_units=[NumericSpec.AcceptedUnit(unit="bit", factor=0.125)],
+            ),
+        ),
+        Item(item="name", points=1, text=TextSpec(accepted=["three-way handshake"])),
+        Item(
+            item="explain",
+            points=4,
+            free_text=FreeTextSpec(
+                references=["The window limits what is in flight."],
+                criteria=[
+                    FreeTextSpec.Criterion(criterion="window", description="Names the window", points=1.5),
+                    FreeTextSpec.Criterion(criterion="flight", description="Data in flight", points=2.5),
+                ],
+            ),
+        ),
+    ]
+
+
+def answers() -> list[Answer]:
+    """A good answer to each of ``items``."""
+    return [
+        Answer(item="pick", choice=Answer.Choice(options=["tcp"])),
+        Answer(item="count", number=Answer.Number(value=1500, unit="byte")),
+        Answer(item="name", text="three-way handshake"),
+        Answer(item="explain", text="It says how much may be unacknowledged."),
+    ]
+
+
+def create_request(
+    *, author: str = "", request_id: str = "", parent: str = PARENT
+) -> CreateSubmissionRequest:
+    """A good request."""
+    return CreateSubmissionRequest(
+        parent=parent, submission=Submission(author=author, answers=answers()), request_id=request_id
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """A gateway, what stands behind it, and stubs."""
+
+    gateway: Gateway
+    storage: MemoryStorage
+    queue: MemoryQueue
+    changes: MemoryChanges
+    channel: grpc.aio.Channel
+    assignments: AssignmentServiceStub
+    submissions: SubmissionServiceStub
+    grading: GradingServiceStub
+    operations: OperationsServiceStub
+
+    async def assignment(self, assignment_id: str = "a1", *, metadata: Metadata = INSTRUCTOR) -> Assignment:
+        """Creates an assignment of all kinds of items."""
+        return await self.assignments.CreateAssignment(
+            CreateAssignmentRequest(
+                parent=COURSE,
+                assignment=Assignment(display_name="Transport", items=items()),
+                assignment_id=assignment_id,
+            ),
+            metadata=metadata,
+        )
+
+    async def submission(self, *, metadata: Metadata = STUDENT, author: str = "") -> Submission:
+        """Creates a submission to it."""
+        return await self.submissions.CreateSubmission(create_request(author=author), metadata=metadata)
+
+    def grade(self, submission: Submission, item: str, score: float = 1.0) -> Positions:
+        """Commits a grade, as a grader's outcome would, and announces it."""
+        grade = Grade(score=score, max_score=4, feedback="well")
+        positions = self.storage.grade(key_of(submission), item, score=score, grade=grade.SerializeToString())
+        self.changes.announce([key_of(submission).submission_id], positions)
+        return positions
+
+
+def key_of(submission: Submission, *, tenant: str = TENANT) -> SubmissionKey:
+    """The key under which a submission is stored."""
+    name = SubmissionName.parse(submission.name)
+    assert name is not None
+    return SubmissionKey(tenant, name.submission)
+
+
+def config(**changes: object) -> GatewayConfig:
+    """A configuration for tests: a free port, a watch timer that never helps."""
+    settings: dict[str, object] = {
+        "storage_target": "127.0.0.1:1",
+        "scheduler_target": "127.0.0.1:1",
+        "auth": "development",
+        "listen": "127.0.0.1:0",
+        "watch_reread_seconds": 3600.0,
+        "grace_seconds": 0.2,
+    }
+    return GatewayConfig(**(settings | changes))  # pyright: ignore[reportArgumentType]
+
+
+@asynccontextmanager
+async def world(
+    *,
+    storage: MemoryStorage | None = None,
+    queue: MemoryQueue | None = None,
+    front: Queue | None = None,
+    probes: tuple[HealthProbe, ...] = (),
+    **changes: object,
+) -> AsyncGenerator[World]:
+    """A gateway and its stubs; ``front`` stands before the queue, ``changes`` are settings."""
+    storage, queue, source = storage or MemoryStorage(), queue or MemoryQueue(), MemoryChanges()
+    outside = Outside(
+        assignments=storage,
+        submissions=storage,
+        queue=front or queue,
+        changes=[source],
+        probes=probes,
+        clock=SystemClock(),
+    )
+    async with (
+        running_with(config(**changes), outside) as gateway,
+        channel(f"127.0.0.1:{gateway.port}") as connection,
+    ):
+        yield World(
+            gateway=gateway,
+            storage=storage,
+            queue=queue,
+            changes=source,
+            channel=connection,
+            assignments=AssignmentServiceStub(connection),
+            submissions=SubmissionServiceStub(connection),
+            grading=GradingServiceStub(connection),
+            operations=OperationsServiceStub(connection),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A failed call, as a client sees it."""
+
+    code: grpc.StatusCode
+    reason: str
+    metadata: dict[str, str]
+    fields: tuple[str, ...]
+    rules: tuple[str, ...]
+    message: str
+    retry_after: float | None
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    """Everything that our errors promise to carry."""
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    return refusal_in(status)
+
+
+def refusal_in(status: status_pb2.Status) -> Refusal:
+    """The same from a status inside of a message."""
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
+    for detail in status.details:
+        for kind in (info, bad, retry):
+            if detail.Is(kind.DESCRIPTOR):
+                detail.Unpack(kind)
+    assert info.domain == "cinnabar.dev"
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    return Refusal(
+        code=code,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        fields=tuple(violation.field for violation in bad.field_violations),
+        rules=tuple(violation.description for violation in bad.field_violations),
+        message=status.message,
+        retry_after=retry.retry_delay.ToMicroseconds() / 1e6 if retry.HasField("retry_delay") else None,
+    )
+
+
+async def until(predicate: Callable[[], bool], description: str) -> None:
+    """Lets other tasks run until ``predicate`` holds; fails after a bound."""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not predicate():  # noqa: ASYNC110 - the predicate has no event
+                await asyncio.sleep(0)
+    except TimeoutError:
+        raise AssertionError(f"never happened: {description}") from None
