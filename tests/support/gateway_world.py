@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
@@ -27,6 +28,12 @@ from cinnabar_gateway.ports import HealthProbe, Queue
 from cinnabar_gateway.records import SubmissionKey
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+if TYPE_CHECKING:  # the generated module has them for type checkers only
+    from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceAsyncStub
+    from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceAsyncStub
+    from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
+    from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceAsyncStub
 
 TENANT = "uni"
 COURSE = "courses/net"
@@ -116,10 +123,10 @@ class World:
     queue: MemoryQueue
     changes: MemoryChanges
     channel: grpc.aio.Channel
-    assignments: AssignmentServiceStub
-    submissions: SubmissionServiceStub
-    grading: GradingServiceStub
-    operations: OperationsServiceStub
+    assignments: AssignmentServiceAsyncStub
+    submissions: SubmissionServiceAsyncStub
+    grading: GradingServiceAsyncStub
+    operations: OperationsServiceAsyncStub
 
     async def assignment(self, assignment_id: str = "a1", *, metadata: Metadata = INSTRUCTOR) -> Assignment:
         """Creates an assignment of all kinds of items."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
@@ -20,6 +21,9 @@ from cinnabar_local.process import Process, ProcessSpec
 
 from tests.support.scheduler_storage import FakeStorage, storage_serving
 
+if TYPE_CHECKING:
+    from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
+
 
 @dataclass(slots=True)
 class SchedulerProcess:
@@ -30,7 +34,7 @@ class SchedulerProcess:
     channel: grpc.aio.Channel
 
     @property
-    def queue(self) -> QueueServiceStub:
+    def queue(self) -> "QueueServiceAsyncStub":
         """Its QueueService."""
         return QueueServiceStub(self.channel)
 

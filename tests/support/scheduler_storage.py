@@ -1,4 +1,4 @@
-"""Storage for tests of the scheduler: the gRPC services over dictionaries, with the fences of the real one."""
+"""Storage for tests of the scheduler: the gRPC services over dictionaries, with the real fences."""
 
 import time
 from collections.abc import AsyncGenerator, Iterable

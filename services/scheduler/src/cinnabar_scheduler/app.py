@@ -55,6 +55,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         store = StorageClient(storage, timeout_seconds=config.storage_timeout_seconds)
         followers = Followers()
         refusals = Refusals()
+        leaving = asyncio.Event()
         dispatcher = Dispatcher(queue, ItemSource(store), refusals.add)
 
         def cancelled(tokens: Sequence[LeaseToken]) -> None:
@@ -68,7 +69,9 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             on_changed=followers.tell,
             on_cancelled=cancelled,
         )
-        outcomes = await stack.enter_async_context(Outcomes(queue, store, bus, followers.tell).running())
+        outcomes = await stack.enter_async_context(
+            Outcomes(queue, store, bus, followers.tell, cancelled).running()
+        )
         enqueues = await stack.enter_async_context(enqueue_coalescer(queue, dispatcher).running())
         await stack.enter_async_context(dispatcher.running())
         recovery = Recovery(queue, store, outcomes, sweep_seconds=config.sweep_seconds)
@@ -85,13 +88,14 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             queue,
             dispatcher,
             outcomes,
+            leaving,
             lease_seconds=config.lease_seconds,
             max_credits=config.max_credits,
         )
 
         def register(server: grpc.aio.Server) -> None:
             add_QueueServiceServicer_to_server(
-                QueueService(queue, dispatcher, followers, bus, enqueues), server
+                QueueService(queue, dispatcher, followers, bus, enqueues, leaving), server
             )
             add_WorkServiceServicer_to_server(work, server)
 
@@ -108,4 +112,5 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 grace_seconds=2.0,
             )
         )
+        stack.callback(leaving.set)  # first thing on the way out: streams end, workers go elsewhere
         yield port

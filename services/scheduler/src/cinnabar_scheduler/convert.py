@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
@@ -12,16 +12,20 @@ from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar.type.v1.position_pb2 import Position as PositionProto
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, is_id, split_task_id
+from google.protobuf.message import DecodeError
 
 from cinnabar_scheduler.dispatch import Delivery
 from cinnabar_scheduler.outcomes import Failure, Fate
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.session import ProtocolViolation
-from cinnabar_scheduler.tasks import Grade, HeadStart, Position, QueueName, Task
+from cinnabar_scheduler.tasks import Grade, HeadStart, Lease, Position, QueueName, Task
 
 MAX_TASKS = 10_000
 MAX_OUTCOMES = 1_000
 MAX_REASON = 500
+MAX_GRADE_BYTES = 256 * 1024
+# Clients of other languages take messages of at most 4 MiB unless told otherwise.
+MESSAGE_BYTES = 2 * 1024 * 1024
 
 _HEAD_STARTS = {
     queue_pb.PRIORITY_UNSPECIFIED: HeadStart.NORMAL,
@@ -129,15 +133,17 @@ def hello(message: work_pb.Hello) -> tuple[str, Sequence[str]]:
 def grade(outcome: work_pb.Outcome) -> Grade | Failure:
     """The verdict of an outcome; a Failure of the grader when it is not one that may be kept."""
     verdict = outcome.grade
-    if not (
-        math.isfinite(verdict.score)
-        and math.isfinite(verdict.max_score)
-        and 0 <= verdict.score <= verdict.max_score
-    ):
+    if not 0 <= verdict.score <= verdict.max_score < math.inf:  # false for NaN too
         return Failure("the grader's score is not between 0 and the maximum")
     if not verdict.criteria:
         return Failure("the grader's grade has no criteria")
-    return Grade(verdict.score, verdict.SerializeToString())
+    for criterion in verdict.criteria:
+        if not 0 <= criterion.score <= criterion.max_score < math.inf:
+            return Failure("a criterion's score is not between 0 and its maximum")
+    blob = verdict.SerializeToString()
+    if len(blob) > MAX_GRADE_BYTES:
+        return Failure(f"the grader's grade is larger than {MAX_GRADE_BYTES} bytes")
+    return Grade(verdict.score, blob)
 
 
 def failure(outcome: work_pb.Outcome) -> Failure:
@@ -155,30 +161,43 @@ def rejected(token: str) -> work_pb.Receipt:
     return work_pb.Receipt(lease_token=token, result=work_pb.Receipt.REJECTED)
 
 
-def delivery(delivery: Delivery) -> work_pb.WorkResponse:
-    """What goes out to a worker."""
+def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Iterator[work_pb.WorkResponse]:
+    """What goes out to a worker, in messages of about MESSAGE_BYTES at most.
+
+    ``unreadable`` is told of leases whose answer is not one.
+    """
     if delivery.cancelled:
-        return work_pb.WorkResponse(cancellations=work_pb.Cancellations(lease_tokens=delivery.cancelled))
-    return work_pb.WorkResponse(
-        leases=work_pb.Leases(
-            tasks=[
-                work_pb.LeasedTask(
-                    lease_token=lease.token,
-                    task=lease.task,
-                    generation=lease.generation,
-                    attempt=lease.delivery,
-                    queue=lease.queue,
-                    item_key=lease.item_key,
-                    answer=Answer.FromString(lease.answer),
-                )
-                for lease in delivery.leases
-            ],
-            items=[
-                work_pb.ItemRef(item_key=key, item=Item.FromString(item))
-                for key, item in delivery.items.items()
-            ],
+        yield work_pb.WorkResponse(cancellations=work_pb.Cancellations(lease_tokens=delivery.cancelled))
+    response, size = work_pb.WorkResponse(), 0
+    items = dict(delivery.items)
+    for lease in delivery.leases:
+        try:
+            answer = Answer.FromString(lease.answer)
+        except DecodeError:
+            unreadable(lease)
+            continue
+        item = items.pop(lease.item_key, None)
+        own = len(lease.answer) + (len(item) if item is not None else 0)
+        if size + own > MESSAGE_BYTES and response.leases.tasks:
+            yield response
+            response, size = work_pb.WorkResponse(), 0
+        size += own
+        leases = response.leases
+        if item is not None:
+            leases.items.add(item_key=lease.item_key, item=Item.FromString(item))
+        leases.tasks.add(
+            lease_token=lease.token,
+            task=lease.task,
+            generation=lease.generation,
+            attempt=lease.delivery,
+            queue=lease.queue,
+            item_key=lease.item_key,
+            answer=answer,
         )
-    )
+    for key, item in items.items():  # of unreadable answers: a later task may refer to them
+        response.leases.items.add(item_key=key, item=Item.FromString(item))
+    if response.HasField("leases"):
+        yield response
 
 
 def follow_response(changed: Changed) -> queue_pb.FollowResponse:

@@ -33,6 +33,14 @@ class Delivery:
     cancelled: Sequence[LeaseToken] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """How long a queue's loop rests, and whether a wake-up ends it."""
+
+    seconds: float
+    wakeable: bool = True
+
+
 class Attachment:
     """A session and the way to its worker."""
 
@@ -54,7 +62,7 @@ class Attachment:
 class Dispatcher:
     """One loop per queue: waits for credits and work, leases, hands out.
 
-    ``give_up`` is told of leases whose item does not exist.
+    ``unknown_item`` is told of leases whose item storage does not have.
     """
 
     def __init__(self, queue: Queue, items: ItemSource, unknown_item: Callable[[list[Lease]], None]) -> None:
@@ -65,6 +73,7 @@ class Dispatcher:
         self._wakes: dict[QueueName, asyncio.Event] = {}
         self._loops: dict[QueueName, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._available = True
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Dispatcher]:
@@ -111,35 +120,46 @@ class Dispatcher:
         """The connected workers."""
         return [attached.session for attached in self._attached]
 
-    async def run_once(self, queue: QueueName) -> float:
-        """Leases one batch and hands it out; returns the seconds to wait for a wake-up."""
+    async def run_once(self, queue: QueueName) -> Pause:
+        """Leases one batch and hands it out; returns how long to wait before the next."""
         credits = self._credits(queue)
         if not credits:
-            return IDLE_SECONDS
+            return Pause(IDLE_SECONDS)
         limit = min(credits, MAX_BATCH)
         try:
             leased = await self._queue.lease(queue, limit)
-        except QueueUnavailable:
-            return RETRY_SECONDS
+        except QueueUnavailable as error:
+            self._see(available=False, cause=error)
+            return Pause(RETRY_SECONDS)
+        self._see(available=True)
         if leased.leases and not await self._hand_out(queue, leased.leases):
-            return RETRY_SECONDS
+            return Pause(RETRY_SECONDS, wakeable=False)
         if len(leased.leases) == limit:
-            return 0
+            return Pause(0)
         if leased.next_due_ms is None:
-            return IDLE_SECONDS
-        return min(IDLE_SECONDS, max(0.001, leased.next_due_ms / 1000 - time.time()))
+            return Pause(IDLE_SECONDS)
+        return Pause(min(IDLE_SECONDS, max(0.001, leased.next_due_ms / 1000 - time.time())))
 
     async def _loop(self, queue: QueueName) -> None:
         wake = self._wakes[queue]
-        while True:
+        while any(queue in attached.session.queues for attached in self._attached):
             wake.clear()
-            seconds = await self.run_once(queue)
-            if seconds > 0 and not wake.is_set():
+            pause = await self.run_once(queue)
+            if not pause.wakeable:
+                await asyncio.sleep(pause.seconds)
+            elif pause.seconds > 0 and not wake.is_set():
                 try:
-                    async with asyncio.timeout(seconds):
+                    async with asyncio.timeout(pause.seconds):
                         await wake.wait()
                 except TimeoutError:
                     continue
+        del self._wakes[queue], self._loops[queue]
+
+    def _see(self, *, available: bool, cause: Exception | None = None) -> None:
+        if available != self._available:
+            self._available = available
+            reason = str(cause.__cause__) if cause is not None else ""
+            log.warning("queue changed", extra={"available": available, "cause": reason})
 
     def _credits(self, queue: QueueName) -> int:
         return sum(attached.session.credits.get(queue, 0) for attached in self._attached)
@@ -148,19 +168,21 @@ class Dispatcher:
         try:
             items = await self._items.of(leases)
         except StoreUnavailable:
-            await self._return(queue, leases)
+            items = self._items.known(leases)
+            await self._return(queue, [lease for lease in leases if lease.item_key not in items])
+            rest = self._share(queue, [lease for lease in leases if lease.item_key in items], items)
+            await self._return(queue, rest)
             return False
         unknown = [lease for lease in leases if lease.item_key not in items]
         if unknown:
             self._unknown_item(unknown)
             leases = [lease for lease in leases if lease.item_key in items]
         rest = self._share(queue, leases, items)
-        if rest:  # workers left while we leased
-            await self._return(queue, rest)
+        await self._return(queue, rest)
         return True
 
     def _share(self, queue: QueueName, leases: list[Lease], items: dict[str, bytes]) -> list[Lease]:
-        """Deals leases out in proportion to credits; returns those that nobody can take."""
+        """Deals leases out in proportion to credits; returns those left by workers that left meanwhile."""
         takers = [attached for attached in self._attached if attached.session.credits.get(queue, 0) > 0]
         takers.sort(key=lambda attached: attached.session.credits[queue], reverse=True)
         credits = sum(attached.session.credits[queue] for attached in takers)
@@ -177,6 +199,8 @@ class Dispatcher:
         return leases[start:]
 
     async def _return(self, queue: QueueName, leases: list[Lease]) -> None:
+        if not leases:
+            return
         try:
             await self._queue.give_back(queue, [(lease.task, lease.token) for lease in leases], Why.RETURNED)
         except QueueUnavailable:

@@ -19,6 +19,10 @@ class ItemSource:
         self._max_items = max_items
         self._items: OrderedDict[str, bytes] = OrderedDict()
 
+    def known(self, leases: Sequence[Lease]) -> dict[str, bytes]:
+        """The items of leases by key, as far as they are in memory."""
+        return {key: self._items[key] for key in {lease.item_key for lease in leases} if key in self._items}
+
     async def of(self, leases: Sequence[Lease]) -> dict[str, bytes]:
         """The items of leases by key; those that do not exist are left out.
 

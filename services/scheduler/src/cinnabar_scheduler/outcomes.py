@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cinnabar_common.coalescer import Coalescer
+from cinnabar_common.errors import DependencyUnavailable, Overloaded
 
 from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable, Store, StoreUnavailable
 from cinnabar_scheduler.tasks import (
@@ -28,9 +30,10 @@ from cinnabar_scheduler.tasks import (
 
 log = logging.getLogger(__name__)
 
-COMMIT_ATTEMPTS = 30
 COMMIT_RETRY_SECONDS = 0.1
 COMMIT_RETRY_CAP_SECONDS = 1.0
+# A grade is kept in memory as long for storage to come back; then its task is graded again.
+COMMIT_PATIENCE_SECONDS = 30.0
 
 
 class Fate(Enum):
@@ -63,11 +66,22 @@ _FATES = {
 class Outcomes:
     """Commits to the truth first, then tells the queue and whoever watches."""
 
-    def __init__(self, queue: Queue, store: Store, bus: Bus, on_changed: Callable[[Changed], None]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        bus: Bus,
+        on_changed: Callable[[Changed], None],
+        on_cancelled: Callable[[Sequence[LeaseToken]], None],
+        *,
+        patience_seconds: float = COMMIT_PATIENCE_SECONDS,
+    ) -> None:
         self._queue = queue
         self._store = store
         self._bus = bus
         self._on_changed = on_changed
+        self._on_cancelled = on_cancelled
+        self._patience = patience_seconds
         self._commits = Coalescer[tuple[QueueName, FencedOutcome], Committed](
             self._commit, name="scheduler.commits", max_batch=1000, lanes=2
         )
@@ -80,7 +94,7 @@ class Outcomes:
 
     async def grade(self, worker: str, graded: Sequence[tuple[Lease, Grade]]) -> list[Fate]:
         """Commits grades; RETRYING means storage stayed away and the task went back to its queue."""
-        results = await self._commits.submit_many(
+        results = await self._commit_patiently(
             [(lease.queue, _fenced(lease, worker, grade)) for lease, grade in graded]
         )
         lost = [
@@ -105,10 +119,6 @@ class Outcomes:
         await self._give_back(leases, Why.RETURNED)
         return [Fate.RETURNED] * len(leases)
 
-    async def refuse(self, leases: Sequence[Lease], reason: str) -> None:
-        """Dead letters at once, for tasks that no attempt can help."""
-        await self._bury("scheduler", [(lease, reason, lease.delivery) for lease in leases])
-
     async def expire(self, queue: QueueName, expired: Sequence[ExpiredLease]) -> None:
         """Leases out of time: their tasks go back, counted as faults of the system."""
         leases = [
@@ -116,6 +126,7 @@ class Outcomes:
         ]
         failure = Failure("the lease expired without a heartbeat")
         await self._attempted("scheduler", [(lease, failure) for lease in leases], Why.FAULT)
+        await self._cancel([lease.token for lease in leases])
 
     async def _attempted(self, worker: str, failed: Sequence[tuple[Lease, Failure]], why: Why) -> list[Fate]:
         verdicts = await self._give_back([lease for lease, _ in failed], why)
@@ -140,7 +151,8 @@ class Outcomes:
                 "task given up",
                 extra={"task": lease.task, "queue": lease.queue, "attempts": attempts, "reason": reason},
             )
-        await self._commits.submit_many(
+        # When storage stays away the task is left under its lease: it expires, and is given up again.
+        await self._commit_patiently(
             [
                 (lease.queue, _fenced(lease, worker, DeadLetter(reason, attempts)))
                 for lease, reason, attempts in given_up
@@ -162,36 +174,45 @@ class Outcomes:
                 verdicts[lease.token] = (answer.verdict, answer.deliveries)
         return verdicts
 
-    async def _commit(self, batch: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
-        results = [Committed.UNAVAILABLE] * len(batch)
-        changed = Changed([], [])
-        open_indexes = list(range(len(batch)))
+    async def _commit_patiently(self, entries: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
+        """Tries again what storage could not take; others' outcomes do not wait for it meanwhile."""
+        results = await self._try_commit(entries)
+        waiting = _unavailable(results)
+        deadline = time.monotonic() + self._patience
         delay = COMMIT_RETRY_SECONDS
-        for attempt in range(COMMIT_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(delay)
-                delay = min(COMMIT_RETRY_CAP_SECONDS, delay * 2)
-            try:
-                answers, positions = await self._store.commit([batch[index][1] for index in open_indexes])
-            except StoreUnavailable:
-                continue
-            changed.positions.extend(positions)
-            for index, answer in zip(open_indexes, answers, strict=True):
+        while waiting and time.monotonic() < deadline:
+            await asyncio.sleep(delay)
+            delay = min(COMMIT_RETRY_CAP_SECONDS, delay * 2)
+            answers = await self._try_commit([entries[index] for index in waiting])
+            for index, answer in zip(waiting, answers, strict=True):
                 results[index] = answer
-            open_indexes = [index for index in open_indexes if results[index] is Committed.UNAVAILABLE]
-            if not open_indexes:
-                break
-        else:
-            log.error("outcomes not committed", extra={"count": len(open_indexes)})
+            waiting = _unavailable(results)
+        if waiting:
+            log.error("outcomes not committed", extra={"count": len(waiting)})
+        return results
+
+    async def _try_commit(self, entries: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
+        try:
+            return await self._commits.submit_many(entries)
+        except (Overloaded, DependencyUnavailable):
+            return [Committed.UNAVAILABLE] * len(entries)
+
+    async def _commit(self, batch: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
+        try:
+            results, positions = await self._store.commit([outcome for _, outcome in batch])
+        except StoreUnavailable as error:
+            log.warning("storage is away", extra={"count": len(batch), "cause": str(error.__cause__)})
+            return [Committed.UNAVAILABLE] * len(batch)
         await self._forget(batch, results)
-        changed.submissions.extend(
+        submissions = list(
             dict.fromkeys(
                 outcome.task.partition("/")[0]
                 for (_, outcome), result in zip(batch, results, strict=True)
                 if result is Committed.COMMITTED
             )
         )
-        if changed.submissions:
+        if submissions:
+            changed = Changed(submissions, positions)
             self._on_changed(changed)
             await self._bus.publish_changed(changed)
         return results
@@ -200,15 +221,29 @@ class Outcomes:
         self, batch: Sequence[tuple[QueueName, FencedOutcome]], results: Sequence[Committed]
     ) -> None:
         done: dict[QueueName, list[tuple[str, int]]] = defaultdict(list)
+        own: set[LeaseToken] = set()
         for (queue, outcome), result in zip(batch, results, strict=True):
             if result is not Committed.UNAVAILABLE:
                 done[queue].append((outcome.task, outcome.generation))
+                own.add(outcome.token)
         for queue, tasks in done.items():
             try:
-                await self._queue.remove(queue, tasks)
+                _, tokens = await self._queue.remove(queue, tasks)
             except QueueUnavailable:
                 # Delivered once more at worst; the fence then refuses the second grade.
                 log.warning("finished tasks left in the queue", extra={"queue": queue, "count": len(tasks)})
+                continue
+            # Somebody else works on what was delivered twice.
+            await self._cancel([token for token in tokens if token not in own])
+
+    async def _cancel(self, tokens: Sequence[LeaseToken]) -> None:
+        if tokens:
+            self._on_cancelled(tokens)
+            await self._bus.publish_cancelled(tokens)
+
+
+def _unavailable(results: Sequence[Committed]) -> list[int]:
+    return [index for index, result in enumerate(results) if result is Committed.UNAVAILABLE]
 
 
 def _fenced(lease: Lease, worker: str, outcome: Grade | DeadLetter) -> FencedOutcome:

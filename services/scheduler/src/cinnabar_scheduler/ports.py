@@ -27,7 +27,7 @@ class QueueUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """New leases, and the unix ms at which the next delayed task is due (None: there is none)."""
+    """New leases, and the unix ms at which there is more (0 at once, None: nothing is delayed)."""
 
     leases: list[Lease]
     next_due_ms: int | None
@@ -39,8 +39,8 @@ class Queue(Protocol):
     Every method raises QueueUnavailable.
     """
 
-    async def enqueue(self, tasks: Sequence[Task]) -> int:
-        """Adds tasks that are not there in this or a later generation; returns how many."""
+    async def enqueue(self, tasks: Sequence[Task]) -> list[bool]:
+        """Adds tasks that are not there in this or a later generation; for each whether it was added."""
         ...
 
     async def missing(self, tasks: Sequence[tuple[QueueName, str]]) -> set[str]:
@@ -48,7 +48,7 @@ class Queue(Protocol):
         ...
 
     async def lease(self, queue: QueueName, limit: int) -> Leased:
-        """Leases up to ``limit`` ready tasks, due delayed ones included.
+        """Leases up to ``limit`` ready tasks, due delayed ones included; fewer when their answers are large.
 
         Order: tenants take turns; within a tenant by ready time minus head start.
         """

@@ -32,6 +32,7 @@ class QueueService(QueueServiceServicer):
         followers: Followers,
         bus: Bus,
         enqueues: Coalescer[Task, bool],
+        leaving: asyncio.Event,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -40,6 +41,7 @@ class QueueService(QueueServiceServicer):
         self._followers = followers
         self._bus = bus
         self._enqueues = enqueues
+        self._leaving = leaving
         self._now = now
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: object) -> pb.EnqueueResponse:
@@ -60,6 +62,10 @@ class QueueService(QueueServiceServicer):
         if tokens:
             self._dispatcher.cancel(tokens)
             await self._bus.publish_cancelled(tokens)
+        if request.tasks:
+            changed = Changed(list(dict.fromkeys(task.task.partition("/")[0] for task in request.tasks)), [])
+            self._followers.tell(changed)
+            await self._bus.publish_changed(changed)
         return pb.CancelResponse(cancelled=cancelled)
 
     async def GetQueueStats(
@@ -104,12 +110,16 @@ class QueueService(QueueServiceServicer):
         try:
             await context.write(pb.FollowResponse())
             async with asyncio.TaskGroup() as group:
-                writer = group.create_task(_write(outbox, context), name="follow-writer")
+                side_tasks = (
+                    group.create_task(_write(outbox, context), name="follow-writer"),
+                    group.create_task(_end_when(self._leaving), name="follow-leaving"),
+                )
                 while (request := await context.read()) is not grpc.aio.EOF:
                     assert isinstance(request, pb.FollowRequest)
                     if not follower.change(request.add, request.remove):
                         raise Overloaded(f"follow: at most {MAX_FOLLOWED}")
-                writer.cancel()
+                for task in side_tasks:
+                    task.cancel()
         finally:
             self._followers.remove(follower)
 
@@ -121,16 +131,21 @@ async def _write(
         await context.write(convert.follow_response(await outbox.get()))
 
 
+async def _end_when(leaving: asyncio.Event) -> None:
+    await leaving.wait()
+    raise DependencyUnavailable("scheduler")
+
+
 def enqueue_coalescer(queue: Queue, dispatcher: Dispatcher) -> Coalescer[Task, bool]:
     """Gathers the tasks of many calls into one Lua call per queue, then wakes the workers of this process."""
 
     async def flush(tasks: list[Task]) -> list[bool]:
         try:
-            await queue.enqueue(tasks)
+            added = await queue.enqueue(tasks)
         except QueueUnavailable as error:
             raise DependencyUnavailable("redis") from error
         for name in {task.queue for task in tasks}:
             dispatcher.wake(name)
-        return [True] * len(tasks)
+        return added
 
     return Coalescer(flush, name="scheduler.enqueue", max_batch=1000, lanes=2)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from cinnabar_scheduler.outcomes import Outcomes
-from cinnabar_scheduler.ports import Queue, QueueUnavailable, Store, StoreUnavailable
+from cinnabar_scheduler.ports import OpenTasks, Queue, QueueUnavailable, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,8 @@ EPOCH_CHECK_SECONDS = 0.25
 EXPIRY_CHECK_SECONDS = 0.5
 EXPIRY_BATCH = 1000
 PAGE = 2000
+# Answers of any size come with a page: one that storage could not send is asked for in smaller parts.
+SMALLEST_PAGE = 10
 LOCK_SECONDS = 30.0
 # The sweep may use up to one part in so many of the time.
 SWEEP_DUTY = 20
@@ -31,6 +33,7 @@ class Recovery:
         self._outcomes = outcomes
         self._sweep_seconds = sweep_seconds
         self._next_sweep = time.monotonic() + sweep_seconds
+        self._page = PAGE
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Recovery]:
@@ -102,18 +105,27 @@ class Recovery:
         for shard in range(await self._store.shard_count()):
             after: tuple[str, str] | None = None
             while True:
-                page = await self._store.open_tasks(shard, after, PAGE)
+                page = await self._open_tasks(shard, after)
                 tasks = page.tasks
                 if only_missing and tasks:
                     missing = await self._queue.missing([(task.queue, task.task) for task in tasks])
                     tasks = [task for task in tasks if task.task in missing]
                 if tasks:
-                    restored += await self._queue.enqueue(tasks)
+                    restored += sum(await self._queue.enqueue(tasks))
                 if page.cursor is None:
                     break
                 after = page.cursor
                 await self._queue.acquire(lock, seconds=LOCK_SECONDS)
         return restored
+
+    async def _open_tasks(self, shard: int, after: tuple[str, str] | None) -> OpenTasks:
+        try:
+            page = await self._store.open_tasks(shard, after, self._page)
+        except StoreUnavailable:
+            self._page = max(SMALLEST_PAGE, self._page // 4)
+            raise
+        self._page = min(PAGE, self._page * 2)
+        return page
 
 
 async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from dataclasses import dataclass, field
 
 import grpc
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer
-from cinnabar_common.errors import WorkerProtocolViolation
+from cinnabar_common.errors import DependencyUnavailable, WorkerProtocolViolation
 from google.protobuf.duration_pb2 import Duration
 
 from cinnabar_scheduler import convert
@@ -22,18 +23,35 @@ from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName
 log = logging.getLogger(__name__)
 
 MAX_REPORTS_IN_FLIGHT = 16
+# A worker that does not read is not read from either.
+MAX_UNREAD = 64
 HEARTBEATS_PER_LEASE = 3
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
 
 
+@dataclass(slots=True)
+class _Report:
+    """The outcomes of one report by what is to be done, and what is known of them already."""
+
+    receipts: list[pb.Receipt] = field(default_factory=list[pb.Receipt])
+    graded: list[tuple[Lease, Grade]] = field(default_factory=list[tuple[Lease, Grade]])
+    failed: list[tuple[Lease, Failure]] = field(default_factory=list[tuple[Lease, Failure]])
+    malformed: list[tuple[Lease, Failure]] = field(default_factory=list[tuple[Lease, Failure]])
+    released: list[Lease] = field(default_factory=list[Lease])
+
+
 class WorkService(WorkServiceServicer):
-    """Speaks the protocol of work_service.proto; knows nothing of Redis or storage."""
+    """Speaks the protocol of work_service.proto; knows nothing of Redis or storage.
+
+    When ``leaving`` is set every stream ends with UNAVAILABLE, after its reports in flight.
+    """
 
     def __init__(
         self,
         queue: Queue,
         dispatcher: Dispatcher,
         outcomes: Outcomes,
+        leaving: asyncio.Event,
         *,
         lease_seconds: float,
         max_credits: int,
@@ -41,13 +59,16 @@ class WorkService(WorkServiceServicer):
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
+        self._leaving = leaving
         self._lease_seconds = lease_seconds
         self._max_credits = max_credits
 
     async def Work(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self, request_iterator: object, context: Context
     ) -> None:
-        stream = _WorkStream(self._queue, self._dispatcher, self._outcomes, context, self._lease_seconds)
+        stream = _WorkStream(
+            self._queue, self._dispatcher, self._outcomes, context, self._leaving, self._lease_seconds
+        )
         await stream.run(WorkerSession(self._max_credits))
 
 
@@ -58,35 +79,51 @@ class _WorkStream:
         dispatcher: Dispatcher,
         outcomes: Outcomes,
         context: Context,
+        leaving: asyncio.Event,
         lease_seconds: float,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._context = context
+        self._leaving = leaving
         self._lease_seconds = lease_seconds
-        # Bounded by credits and by MAX_REPORTS_IN_FLIGHT: nobody can put more in it.
+        # Bounded by credits, by MAX_REPORTS_IN_FLIGHT and by MAX_UNREAD: nobody can put more in it.
         self._outbox: asyncio.Queue[Delivery | pb.WorkResponse | None] = asyncio.Queue()
+        self._room = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_REPORTS_IN_FLIGHT)
 
     async def run(self, session: WorkerSession) -> None:
         attachment = Attachment(session, self._outbox.put_nowait)
         try:
             async with asyncio.TaskGroup() as group:
-                writer = group.create_task(self._write(), name="work-writer")
-                keeper = group.create_task(self._keep_committing(session), name="work-keeper")
+                writer = group.create_task(self._write(session), name="work-writer")
+                keeper = group.create_task(self._keep(session), name="work-keeper")
+                leaving = group.create_task(self._leaving.wait(), name="work-leaving")
                 async with asyncio.TaskGroup() as reports:
-                    await self._read(session, attachment, reports)
+                    reader = reports.create_task(self._read(session, attachment, reports), name="work-reader")
+                    await asyncio.wait((reader, leaving), return_when=asyncio.FIRST_COMPLETED)
+                    reader.cancel()
                     self._dispatcher.detach(attachment)
+                leaving.cancel()
                 keeper.cancel()
                 self._outbox.put_nowait(None)
                 await writer
+            if self._leaving.is_set():
+                raise DependencyUnavailable("scheduler")
         finally:
             self._dispatcher.detach(attachment)
-            lost = [*session.held.values(), *session.committing.values()]
-            if lost:
-                log.info("worker lost", extra={"worker": session.worker, "leases": len(lost)})
-                await asyncio.shield(self._outcomes.lose(session.worker, lost))
+            await self._let_go(session)
+
+    async def _let_go(self, session: WorkerSession) -> None:
+        lost = [*session.held.values(), *session.committing.values()]
+        if not lost:
+            return
+        log.info("worker lost", extra={"worker": session.worker, "leases": len(lost)})
+        if self._leaving.is_set():  # not the worker's fault
+            await asyncio.shield(self._outcomes.release(lost))
+        else:
+            await asyncio.shield(self._outcomes.lose(session.worker, lost))
 
     async def _read(self, session: WorkerSession, attachment: Attachment, reports: asyncio.TaskGroup) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
@@ -108,12 +145,16 @@ class _WorkStream:
                     case "report":
                         if len(request.report.outcomes) > convert.MAX_OUTCOMES:
                             raise ProtocolViolation(f"at most {convert.MAX_OUTCOMES} outcomes in a report")
+                        report = _sorted(session, request.report)
                         await self._slots.acquire()
-                        reports.create_task(self._report(session, request.report), name="work-report")
+                        reports.create_task(self._settle(session, report), name="work-report")
                     case None:
                         raise ProtocolViolation("a message says something")
             except ProtocolViolation as violation:
                 raise WorkerProtocolViolation(violation.rule) from violation
+            while self._outbox.qsize() > MAX_UNREAD:
+                self._room.clear()
+                await self._room.wait()
 
     def _welcome(self, session: WorkerSession) -> pb.WorkResponse:
         lease, heartbeat = Duration(), Duration()
@@ -144,54 +185,37 @@ class _WorkStream:
                 log.debug("heartbeat not recorded", extra={"queue": queue})
         return lost
 
-    async def _keep_committing(self, session: WorkerSession) -> None:
-        """Extends leases whose outcome is being committed: their worker has let go of them."""
+    async def _keep(self, session: WorkerSession) -> None:
+        """Extends leases whose worker cannot: it has let go of them, or is not being read."""
         while True:
             await asyncio.sleep(self._lease_seconds / HEARTBEATS_PER_LEASE)
             await self._extend(list(session.committing.values()))
+            if self._slots.locked():
+                await self._extend(list(session.held.values()))
 
-    async def _report(self, session: WorkerSession, report: pb.Report) -> None:
+    async def _settle(self, session: WorkerSession, report: _Report) -> None:
         try:
-            receipts: list[pb.Receipt] = []
-            graded: list[tuple[Lease, Grade]] = []
-            failed: list[tuple[Lease, Failure]] = []
-            malformed: list[tuple[Lease, Failure]] = []
-            released: list[Lease] = []
-            for outcome in report.outcomes:
-                lease = session.finish(outcome.lease_token)
-                if lease is None:
-                    receipts.append(convert.receipt(outcome.lease_token, Fate.STALE_LEASE))
-                    continue
-                match outcome.WhichOneof("result"):
-                    case "grade":
-                        verdict = convert.grade(outcome)
-                        if isinstance(verdict, Grade):
-                            graded.append((lease, verdict))
-                        else:
-                            malformed.append((lease, verdict))
-                    case "failure":
-                        failed.append((lease, convert.failure(outcome)))
-                    case "released":
-                        released.append(lease)
-                    case None:
-                        malformed.append((lease, Failure("the outcome has no result")))
-            if graded:
-                fates = await self._outcomes.grade(session.worker, graded)
+            receipts = report.receipts
+            if report.graded:
+                fates = await self._outcomes.grade(session.worker, report.graded)
                 receipts += [
-                    convert.receipt(lease.token, fate) for (lease, _), fate in zip(graded, fates, strict=True)
+                    convert.receipt(lease.token, fate)
+                    for (lease, _), fate in zip(report.graded, fates, strict=True)
                 ]
-            if failed:
-                fates = await self._outcomes.fail(session.worker, failed)
+            if report.failed:
+                fates = await self._outcomes.fail(session.worker, report.failed)
                 receipts += [
-                    convert.receipt(lease.token, fate) for (lease, _), fate in zip(failed, fates, strict=True)
+                    convert.receipt(lease.token, fate)
+                    for (lease, _), fate in zip(report.failed, fates, strict=True)
                 ]
-            if malformed:
-                await self._outcomes.fail(session.worker, malformed)
-                receipts += [convert.rejected(lease.token) for lease, _ in malformed]
-            if released:
-                fates = await self._outcomes.release(released)
+            if report.malformed:
+                await self._outcomes.fail(session.worker, report.malformed)
+                receipts += [convert.rejected(lease.token) for lease, _ in report.malformed]
+            if report.released:
+                fates = await self._outcomes.release(report.released)
                 receipts += [
-                    convert.receipt(lease.token, fate) for lease, fate in zip(released, fates, strict=True)
+                    convert.receipt(lease.token, fate)
+                    for lease, fate in zip(report.released, fates, strict=True)
                 ]
             for receipt in receipts:
                 session.settle(LeaseToken(receipt.lease_token))
@@ -199,8 +223,41 @@ class _WorkStream:
         finally:
             self._slots.release()
 
-    async def _write(self) -> None:
+    async def _write(self, session: WorkerSession) -> None:
         while (message := await self._outbox.get()) is not None:
-            if isinstance(message, Delivery):
-                message = convert.delivery(message)
-            await self._context.write(message)
+            self._room.set()
+            if isinstance(message, pb.WorkResponse):
+                await self._context.write(message)
+                continue
+            unreadable: list[Lease] = []
+            for response in convert.deliveries(message, unreadable.append):
+                await self._context.write(response)
+            if unreadable:
+                session.drop([lease.token for lease in unreadable])
+                await self._outcomes.fail(
+                    session.worker, [(lease, Failure("the answer is not readable")) for lease in unreadable]
+                )
+
+
+def _sorted(session: WorkerSession, report: pb.Report) -> _Report:
+    """Takes the leases of a report over from its worker. Raises ProtocolViolation before the hello."""
+    result = _Report()
+    for outcome in report.outcomes:
+        lease = session.finish(outcome.lease_token)
+        if lease is None:
+            result.receipts.append(convert.receipt(outcome.lease_token, Fate.STALE_LEASE))
+            continue
+        match outcome.WhichOneof("result"):
+            case "grade":
+                verdict = convert.grade(outcome)
+                if isinstance(verdict, Grade):
+                    result.graded.append((lease, verdict))
+                else:
+                    result.malformed.append((lease, verdict))
+            case "failure":
+                result.failed.append((lease, convert.failure(outcome)))
+            case "released":
+                result.released.append(lease)
+            case None:
+                result.malformed.append((lease, Failure("the outcome has no result")))
+    return result

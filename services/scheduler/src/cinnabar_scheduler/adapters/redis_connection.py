@@ -6,19 +6,37 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 _redis = cast("Any", Redis)
 
 
 def connect(url: str, *, timeout_seconds: float) -> Redis:
-    """A pool of connections for commands."""
-    return _redis.from_url(url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
+    """A pool of connections for commands.
+
+    A connection that turns out to be dead is replaced at once, one time; other waiting is the caller's.
+    """
+    return _redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
 
 
 def connect_listener(url: str, *, timeout_seconds: float) -> Redis:
-    """For a subscription: silent as long as nothing happens, so reads have no timeout but a ping."""
+    """For a subscription: silent as long as nothing happens, so reads have no timeout but a ping.
+
+    Nothing is retried, so that no loss of a connection goes unnoticed.
+    """
     return _redis.from_url(
-        url, socket_timeout=None, socket_connect_timeout=timeout_seconds, health_check_interval=5
+        url,
+        socket_timeout=None,
+        socket_connect_timeout=timeout_seconds,
+        health_check_interval=5,
+        retry=Retry(NoBackoff(), 0),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +32,7 @@ from cinnabar_scheduler.tasks import (
 )
 
 ENQUEUE_BATCH = 1000
+MAX_LEASED_BYTES = 8 * 1024 * 1024
 WAKE_CHANNEL = "cinnabar:wake"
 QUEUES_KEY = "cinnabar:queues"
 EPOCH_KEY = "cinnabar:epoch"
@@ -83,6 +83,7 @@ class RedisQueue:
         self._policy = policy
         self._owner = owner or secrets.token_hex(8)
         self._names: set[QueueName] = set()
+        self._epoch: bytes | None = None
         self._enqueue = self._load("enqueue")
         self._lease = self._load("lease")
         self._extend = self._load("extend")
@@ -96,21 +97,24 @@ class RedisQueue:
         source = resources.files("cinnabar_scheduler.adapters").joinpath(f"lua/{name}.lua").read_text("utf-8")
         return self._redis.register_script(source)
 
-    async def enqueue(self, tasks: Sequence[Task]) -> int:
-        by_queue: dict[QueueName, list[Task]] = defaultdict(list)
-        for task in tasks:
-            by_queue[task.queue].append(task)
-        added = 0
+    async def enqueue(self, tasks: Sequence[Task]) -> list[bool]:
+        by_queue: dict[QueueName, list[int]] = defaultdict(list)
+        for index, task in enumerate(tasks):
+            by_queue[task.queue].append(index)
+        added = [True] * len(tasks)
         async with _translated():
             for queue, members in by_queue.items():
                 if queue not in self._names:
                     await self._redis.sadd(QUEUES_KEY, queue)
                     self._names.add(queue)
                 for start in range(0, len(members), ENQUEUE_BATCH):
-                    added += await self._enqueue_batch(queue, members[start : start + ENQUEUE_BATCH])
+                    batch = members[start : start + ENQUEUE_BATCH]
+                    for there in await self._enqueue_batch(queue, [tasks[index] for index in batch]):
+                        added[batch[there]] = False
         return added
 
-    async def _enqueue_batch(self, queue: QueueName, tasks: Sequence[Task]) -> int:
+    async def _enqueue_batch(self, queue: QueueName, tasks: Sequence[Task]) -> list[int]:
+        """Positions of the tasks that were there already."""
         keys = Keys(queue)
         args: list[str | int | bytes] = [self._now_ms(), WAKE_CHANNEL, queue]
         for task in tasks:
@@ -122,7 +126,8 @@ class RedisQueue:
                 task.ready_ms,
                 task.item_key.encode() + b"\n" + task.answer,
             )
-        return int(
+        return cast(
+            "list[int]",
             await self._enqueue(
                 keys=[
                     keys.tenants,
@@ -134,7 +139,7 @@ class RedisQueue:
                     keys.pass_,
                 ],
                 args=args,
-            )
+            ),
         )
 
     async def missing(self, tasks: Sequence[tuple[QueueName, str]]) -> set[str]:
@@ -168,8 +173,9 @@ class RedisQueue:
                         self._now_ms(),
                         self._lease_ms,
                         limit,
-                        time.time_ns() // 1000,
+                        int(self._clock.time() * 1_000_000),
                         secrets.token_hex(6),
+                        MAX_LEASED_BYTES,
                     ],
                 ),
             )
@@ -287,14 +293,15 @@ class RedisQueue:
 
     async def has_epoch(self) -> bool:
         async with _translated():
-            there = bool(await self._redis.exists(EPOCH_KEY))
-        if not there:
+            epoch = cast("bytes | None", await self._redis.get(EPOCH_KEY))
+        if epoch != self._epoch:  # data was lost, perhaps while somebody else looked
             self._names.clear()
-        return there
+            self._epoch = epoch
+        return epoch is not None
 
     async def begin_epoch(self) -> None:
         async with _translated():
-            await self._redis.set(EPOCH_KEY, str(self._now_ms()))
+            await self._redis.set(EPOCH_KEY, f"{self._now_ms()}-{self._owner}")
 
     async def acquire(self, lock: str, *, seconds: float) -> bool:
         key, expiry = lock_key(lock), int(seconds * 1000)

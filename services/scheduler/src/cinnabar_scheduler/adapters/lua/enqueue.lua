@@ -9,10 +9,10 @@
 --       7 …:pass     STRING pass of the tenant served last
 -- ARGV  1 now_ms  2 wake channel  3 queue name
 --       then six per task: task, tenant, generation, head_start_ms, ready_ms, body
--- RETURNS  number of tasks that were not there before
+-- RETURNS  positions (from 0) of the tasks that were there already
 local tenants, ready, delayed, leases, body, state, pass_key = unpack(KEYS)
 local now = tonumber(ARGV[1])
-local added = 0
+local added, there = 0, {}
 local pass = nil
 for i = 4, #ARGV, 6 do
   local task, tenant, generation = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
@@ -39,9 +39,11 @@ for i = 4, #ARGV, 6 do
       redis.call('ZADD', tenants, 'NX', pass, tenant)
     end
     added = added + 1
+  else
+    there[#there + 1] = (i - 4) / 6
   end
 end
 if added > 0 then
   redis.call('PUBLISH', ARGV[2], ARGV[3])
 end
-return added
+return there
