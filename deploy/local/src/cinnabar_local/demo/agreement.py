@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Over ``count`` answers: Pearson's r (NaN where one side does not vary) and RMSE on a scale of 0 to 1."""
+    """Over ``count`` answers: Pearson's r (NaN where one side does not vary) and RMSE (scale 0 to 1)."""
 
     count: int
     pearson: float

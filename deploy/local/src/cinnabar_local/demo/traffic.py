@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, cast
 from uuid import uuid4
 
 import aiohttp
@@ -18,8 +17,9 @@ from cinnabar_client import ApiError, Client, persist
 from cinnabar_client.patience import pause_seconds
 from cinnabar_client.progress import Counts
 from cinnabar_common.names import AssignmentName
-from cinnabar_local.demo.homework import HandIn, Homework
 from google.protobuf.json_format import MessageToDict
+
+from cinnabar_local.demo.homework import HandIn, Homework
 
 REST_EVERY = 10  # one in so many goes over REST
 _REST_CLIENTS = 8
@@ -140,16 +140,14 @@ class HandingIn:
 
     async def _post(self, session: aiohttp.ClientSession, request: CreateSubmissionRequest) -> str:
         """POSTs a submission until it is accepted, under one idempotency key; its name."""
-        body = cast("dict[str, Any]", MessageToDict(request.submission))
+        path, body = f"/v1/{request.parent}/submissions", MessageToDict(request.submission)
         headers = {"idempotency-key": uuid4().hex}
         give_up = time.monotonic() + self._patience
         attempt = 0
         while True:
             attempt += 1
             try:
-                async with session.post(
-                    f"/v1/{request.parent}/submissions", json=body, headers=headers
-                ) as reply:
+                async with session.post(path, json=body, headers=headers) as reply:
                     if reply.status == 200:
                         return str((await reply.json())["name"])
                     problem = f"REST answered {reply.status}: {(await reply.text())[:300]}"
@@ -177,24 +175,3 @@ class HandingIn:
     async def _names(self) -> AsyncIterator[str]:
         while (name := await self._accepted.get()) is not None:
             yield name
-
-
-async def idle_latencies(client: Client, hand_ins: Sequence[HandIn]) -> tuple[list[float], list[Handed]]:
-    """Hands in one after the other, each while nothing else is to do: seconds from call to grade seen."""
-    latencies: list[float] = []
-    handed: list[Handed] = []
-    for hand_in in hand_ins:
-        request, request_id = hand_in.request, uuid4().hex
-        began = time.monotonic()
-        made = await persist(
-            lambda request=request, request_id=request_id: client.submit(
-                request.parent,
-                request.submission.answers,
-                author=request.submission.author,
-                request_id=request_id,
-            )
-        )
-        final = await client.wait_graded(made.name)
-        latencies.append(time.monotonic() - began)
-        handed.append(Handed(hand_in, made.name, time.time(), final))
-    return latencies, handed
