@@ -20,13 +20,13 @@ from cinnabar_grader.semantic import Calibration, Flag, SemanticRequest, Semanti
 from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL
 from cinnabar_grader.semantic.scorer import Examined
 from cinnabar_grader.semantic.text import analyse, clean
-from cinnabar_grader.semantic.weights import Ridge
+from cinnabar_grader.semantic.weights import CONFIDENCE_INPUTS, Ridge, confidence_inputs
 
 Doubles = npt.NDArray[np.float64]
 Figures = dict[str, float]
 
 NAMES = LEXICAL + EMBEDDING
-USED_LEXICAL = tuple(name for name in LEXICAL if name != "f1")
+USED_LEXICAL = tuple(name for name in LEXICAL if name != "short")
 USED = (*USED_LEXICAL, "cosine_gain", "soft_gain", "soft_gain_share")
 """One set for both languages: chosen once for the whole, so that 33 questions are not asked too much."""
 PENALTY = 150.0
@@ -178,10 +178,46 @@ def protocols(scorer: SemanticScorer, english: Sample, chinese: Sample) -> dict[
     confidence = np.array([score.confidence for score in scores["en"]])
     error = (fractions - english.score)[trusted] ** 2
     figures["confidence on saf_en test-ua"] = reliability(confidence[trusted], close[trusted], error)
+    figures["confidence on saf_en by question"] = held_out_reliability(english, names)
+    figures["confidence on ads_zh by question"] = held_out_reliability(chinese, names)
     for language, sample in (("en", english), ("zh", chinese)):
         figures.update(_false_alarms(language, sample, scores[language]))
         figures.update(adversaries(language, sample, scorer))
     return figures
+
+
+def confidence_data(
+    sample: Sample, names: Sequence[str]
+) -> tuple[Doubles, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """For train answers that no guard doubts: inputs (M, k), was the held-out prediction close, rows."""
+    rows = np.flatnonzero(sample.train & sample.regressed & (sample.ceiling >= 1.0))
+    predicted = held_out(sample, names)[rows]
+    recall, short = (sample.features[rows, NAMES.index(name)] for name in ("recall", "short"))
+    close = np.abs(predicted - sample.score[rows]) <= CLOSE
+    return confidence_inputs(predicted, recall, short), close, rows
+
+
+def fit_confidence(inputs: Doubles, close: npt.NDArray[np.bool_]) -> Doubles:
+    """(k,) logistic regression of `close` on `inputs` (N, k): Newton steps, L2 on all but the bias."""
+    coefficients = np.zeros(inputs.shape[1])
+    penalty = np.diag([0.0] + [1.0] * (inputs.shape[1] - 1))
+    for _ in range(30):
+        chance = 1 / (1 + np.exp(-inputs @ coefficients))
+        gradient: Doubles = inputs.T @ (close - chance) - penalty @ coefficients
+        hessian: Doubles = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + penalty
+        coefficients = coefficients + cast(Doubles, np.linalg.solve(hessian, gradient))
+    return coefficients
+
+
+def held_out_reliability(sample: Sample, names: Sequence[str]) -> Figures:
+    """`reliability` on questions that neither the ridge nor the confidence was fitted on."""
+    inputs, close, rows = confidence_data(sample, names)
+    confidence = np.zeros(len(rows))
+    for fold in folds(sample.question):
+        test = np.isin(sample.question[rows], fold)
+        confidence[test] = 1 / (1 + np.exp(-inputs[test] @ fit_confidence(inputs[~test], close[~test])))
+    predicted = inputs[:, CONFIDENCE_INPUTS.index("prediction")]
+    return reliability(confidence, close, (predicted - sample.score[rows]) ** 2)
 
 
 def reliability(confidence: Doubles, close: npt.NDArray[np.bool_], error: Doubles) -> Figures:

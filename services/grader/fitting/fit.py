@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from cinnabar_grader.semantic import SemanticScorer
 from cinnabar_grader.semantic.encoders import MiniLm, UseM3
-from evaluate import CLOSE, NAMES, USED, USED_LEXICAL, Sample, fit_ridge, held_out, load, protocols, table
+from evaluate import (
+    USED,
+    USED_LEXICAL,
+    Sample,
+    confidence_data,
+    fit_confidence,
+    fit_ridge,
+    load,
+    protocols,
+    table,
+)
 
 
 def main() -> None:
@@ -48,33 +58,15 @@ def main() -> None:
 
 def _fitted(sample: Sample, names: tuple[str, ...]) -> dict[str, object]:
     ridge = fit_ridge(sample, sample.train, names)
+    inputs, close, _ = confidence_data(sample, names)
     return {
         "names": list(names),
         "coefficients": _rounded(ridge.coefficients),
         "intercept": round(ridge.intercept, 6),
         "low": _rounded(ridge.low),
         "high": _rounded(ridge.high),
-        "confidence": _rounded(_fit_confidence(sample, names)),
+        "confidence": _rounded(fit_confidence(inputs, close)),
     }
-
-
-def _fit_confidence(sample: Sample, names: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Logistic regression (Newton steps, L2) of "within `CLOSE` of the teacher" on held-out predictions."""
-    used = sample.train & sample.regressed & (sample.ceiling >= 1.0)
-    predicted = held_out(sample, names)[used]
-    close = (np.abs(predicted - sample.score[used]) <= CLOSE).astype(float)
-    features = sample.features[used]
-    inputs = weights.confidence_inputs(
-        predicted, features[:, NAMES.index("recall")], features[:, NAMES.index("short")]
-    )
-    coefficients = np.zeros(inputs.shape[1])
-    penalty = np.diag([0.0] + [1.0] * (inputs.shape[1] - 1))
-    for _ in range(30):
-        chance = 1 / (1 + np.exp(-inputs @ coefficients))
-        gradient = inputs.T @ (close - chance) - penalty @ coefficients
-        hessian = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + penalty
-        coefficients += np.linalg.solve(hessian, gradient)
-    return coefficients
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float]:

@@ -28,7 +28,7 @@ _USE_TOKENIZER_SHA: Final = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a9
 
 MAX_PIECES: Final = 256
 """Word pieces read by MiniLM, the length it was trained with."""
-_BATCH_PIECES: Final = 1024
+_BATCH_PIECES: Final = 512
 """Padded word pieces in one model call: enough to amortize the call, small enough for the cache."""
 _DENSE_CHARS: Final = 1500
 """Characters read by the multilingual encoder, about as much text as `MAX_PIECES`."""

@@ -15,18 +15,16 @@ __all__ = ["EMBEDDING", "LEXICAL", "Text", "features", "overlap"]
 
 LEXICAL: Final = (
     "recall",  # content words of the reference that the answer has
-    "f1",
     "new_recall",  # the same without the question's words
     "new_precision",
     "trigram_recall",  # character trigrams: inflection, compounds, typing errors
-    "bigram_recall",  # neighbouring tokens: wording and order
     "order",  # longest common subsequence of content words, per reference word
     "number_recall",  # numbers of the reference; 1/2 when it has none
     "negation_gap",  # 1 when one of the two negates an odd number of times
     "verdict",  # 1 both open with the same yes or no, −1 with opposite ones, 0 otherwise
     "verdict_against",  # 1 for opposite ones: being wrong costs more than being right gains
     "log_length",  # tanh of the log of the ratio of lengths
-    "short",  # exp(−tokens / 8)
+    "short",  # exp(−tokens / 8); for the confidence only
 )
 EMBEDDING: Final = (
     "cosine",
@@ -56,7 +54,7 @@ def features(question: Text, reference: Text, answer: Text) -> npt.NDArray[np.fl
 
 
 def _lexical(question: Analysis, reference: Analysis, answer: Analysis) -> list[float]:
-    recall, _, f1 = overlap(reference.content, answer.content)
+    recall, _, _ = overlap(reference.content, answer.content)
     asked = question.content
     new_reference = {term: n for term, n in reference.content.items() if term not in asked}
     new_answer = {term: n for term, n in answer.content.items() if term not in asked}
@@ -64,11 +62,9 @@ def _lexical(question: Analysis, reference: Analysis, answer: Analysis) -> list[
     verdicts = reference.verdict * answer.verdict
     return [
         recall,
-        f1,
         new_recall,
         new_precision,
         overlap(reference.trigrams, answer.trigrams)[0],
-        overlap(reference.bigrams, answer.bigrams)[0],
         _common_subsequence(reference.sequence, answer.sequence) / max(1, len(reference.sequence)),
         len(reference.numbers & answer.numbers) / len(reference.numbers) if reference.numbers else 0.5,
         float((reference.negations - answer.negations) % 2),

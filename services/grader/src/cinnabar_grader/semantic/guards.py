@@ -15,7 +15,9 @@ __all__ = ["Verdict", "guard", "is_refusal", "without_instructions"]
 _EDGES: Final = " .!?,;:-_~^*()[]'\"。！？，；：、…～（）"
 _SEPARATOR: Final = re.compile(r"[,，、;；/|\n•]|\s-\s")
 _DOUBTED: Final = 0.2
-"""At most this for a denied or scrambled reference: what a teacher gives is 0."""
+"""At most this for a denied or scrambled reference or a few words off the topic: teachers give 0."""
+_SHORT: Final = 8
+"""Tokens below which an answer has little to be far from the topic with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def guard(question: Text, references: Sequence[Text], best: Text, answer: Text) 
         return Verdict((Flag.QUESTION_COPY,), 0.0, settled=True)
     flags: list[Flag] = []
     denied, salad = _denies(wanted, given), _is_salad(wanted, given)
-    if _is_off_topic(question, references, answer):
+    off_topic = _is_off_topic(question, references, best, answer)
+    if off_topic:
         flags.append(Flag.OFF_TOPIC)
     if denied:
         flags.append(Flag.NEGATION_MISMATCH)
@@ -67,7 +70,8 @@ def guard(question: Text, references: Sequence[Text], best: Text, answer: Text) 
         flags.append(Flag.WORD_SALAD)
     if _is_foreign(wanted, given):
         flags.append(Flag.SCRIPT_MISMATCH)
-    return Verdict(tuple(flags), _DOUBTED if denied or salad else 1.0)
+    worthless = denied or salad or (off_topic and given.length < _SHORT)
+    return Verdict(tuple(flags), _DOUBTED if worthless else 1.0)
 
 
 def _copies_question(question: Analysis, references: Sequence[Analysis], answer: Analysis) -> bool:
@@ -79,10 +83,11 @@ def _copies_question(question: Analysis, references: Sequence[Analysis], answer:
     return precision >= 0.8 and not any(new & reference.content.keys() for reference in references)
 
 
-def _is_off_topic(question: Text, references: Sequence[Text], answer: Text) -> bool:
+def _is_off_topic(question: Text, references: Sequence[Text], best: Text, answer: Text) -> bool:
     """Far from everything known of the question, in words and in the embedding together."""
-    if answer.analysis.length < 8:
-        return False
+    short = answer.analysis.length < _SHORT
+    if short and best.analysis.verdict * answer.analysis.verdict > 0:
+        return False  # "no" is an answer
     terms = set(question.analysis.content).union(*(text.analysis.content for text in references))
     found = answer.analysis.content.keys()
     shared = len(terms & found) / max(1, len(found))
@@ -90,7 +95,7 @@ def _is_off_topic(question: Text, references: Sequence[Text], answer: Text) -> b
         return shared < 0.1
     known = [text.encoded for text in (question, *references) if text.encoded is not None]
     nearest = max(float(answer.encoded.vector @ encoded.vector) for encoded in known)
-    return nearest + 2 * shared < 0.75
+    return nearest + 2 * shared < (0.5 if short else 0.75)
 
 
 def _denies(reference: Analysis, answer: Analysis) -> bool:
@@ -124,8 +129,8 @@ def _lists_keywords(question: Analysis, reference: Analysis, answer: Analysis) -
 def _is_salad(reference: Analysis, answer: Analysis) -> bool:
     """Nearly all tokens are the reference's, hardly any two stand together as they do there.
 
-    A short honest answer can reuse words in its own order, so that most of the reference has to be there, or no
-    order at all.
+    A short honest answer can reuse words in its own order: most of the reference has to be there, or no order
+    at all.
     """
     if answer.length < 6 or reference.length < 6:
         return False
