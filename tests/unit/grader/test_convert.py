@@ -127,6 +127,14 @@ def test_outcomes() -> None:
     assert third.WhichOneof("result") == "released"
 
 
+def test_a_grade_that_is_no_message_fails_alone() -> None:
+    bad = Graded(LeaseToken("a"), 1, 1, [CriterionScore("answer", 1, 1)], "\ud800", Provenance("g", "1"))
+    good = Graded(LeaseToken("b"), 1, 1, [CriterionScore("answer", 1, 1)], "fine", Provenance("g", "1"))
+    first, second = report_of([bad, good]).report.outcomes
+    assert (first.WhichOneof("result"), first.failure.code) == ("failure", FailureCode.INTERNAL)
+    assert second.grade.feedback == "fine"
+
+
 def test_other_messages() -> None:
     assert request_of(Grant("q", 3)) == pb.WorkRequest(ready=pb.Ready(queue="q", credits=3))
     assert request_of(Heartbeat([LeaseToken("a")])) == pb.WorkRequest(

@@ -111,6 +111,12 @@ def test_an_answer_that_breaks_the_scorer_fails_alone() -> None:
     assert {outcome.token: type(outcome) for outcome in outcomes} == {"a": Graded, "b": Failed, "c": Graded}
 
 
+@pytest.mark.parametrize("fraction", [float("nan"), -0.1, 1.1, float("inf")])
+def test_a_score_that_is_none_is_a_failure(fraction: float) -> None:
+    (outcome,) = graded(FreeTextGrader(Fixed(score(fraction))), [task("a")])
+    assert isinstance(outcome, Failed)
+
+
 def test_flags_and_review_are_passed_on() -> None:
     whole = score(0.2, flags=(Flag.OFF_TOPIC, Flag.TRUNCATED), confidence=0.3)
     (grade,) = FreeTextGrader(Fixed(whole)).grade([task("a")])

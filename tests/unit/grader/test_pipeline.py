@@ -123,6 +123,7 @@ def test_only_slow_rules_block() -> None:
     assert not choice_grader().blocking([task("a")])
     assert not text_grader().blocking([task("a"), task("b", None)])
     assert text_grader().blocking([task("a"), task("b", TextRule(points=1, pattern="x"))])
+    assert text_grader().blocking([task("a"), task("b", answer="long " * 10_000)])
 
 
 class Tray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from cinnabar_grader.graders import (
     AnswerValue,
     BrokenItem,
     Failed,
+    FailureCode,
     Graded,
     LeaseToken,
     NumberAnswer,
@@ -28,6 +30,8 @@ from cinnabar_grader.rules.choice import ChoiceRule
 from cinnabar_grader.rules.numeric import NumericRule
 from cinnabar_grader.rules.text import TextRule
 from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report
+
+log = logging.getLogger(__name__)
 
 COMPILED_LIMIT = 4096
 """Compiled items kept, by last use; revisions never change, so they serve every stream."""
@@ -108,6 +112,9 @@ def compile_item(item: Item) -> object:
         return _COMPILERS[kind](item)
     except ValueError as error:
         return BrokenItem(str(error))
+    except Exception as error:  # no item may end the stream that carries it
+        log.error("item not compiled", extra={"item": item.item, "error": type(error).__name__})
+        return BrokenItem(f"it cannot be read: {type(error).__name__}")
 
 
 def _choice(item: Item) -> ChoiceRule:
@@ -194,7 +201,11 @@ def report_of(outcomes: Sequence[Outcome]) -> pb.WorkRequest:
                 provenance = provenances.get(id(outcome.provenance))
                 if provenance is None:  # shared by a batch
                     provenance = provenances[id(outcome.provenance)] = provenance_of(outcome.provenance)
-                _fill(message, outcome, provenance)
+                try:
+                    _fill(message, outcome, provenance)
+                except (TypeError, ValueError) as error:  # not a message: a defect of that grader alone
+                    message.failure.code = FailureCode.INTERNAL
+                    message.failure.message = f"the grade cannot be sent: {type(error).__name__}"
             case Failed():
                 message.failure.code = outcome.code
                 message.failure.message = outcome.message

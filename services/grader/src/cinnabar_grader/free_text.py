@@ -86,7 +86,7 @@ class FreeTextGrader:
     name = "semantic"
     version = VERSION
     queue = "free-text"
-    batch_limit = 16  # some 0.1 s of the model: a cancellation or a drain waits no longer
+    batch_limit = 8  # some 0.1 s: a cancelled or drained batch holds nobody up for longer
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -96,7 +96,7 @@ class FreeTextGrader:
         return bool(batch)
 
     def grade(self, batch: Sequence[Task]) -> list[Outcome]:
-        """One outcome per task. Raises what the scorer raises."""
+        """One outcome per task. Raises what the scorer raises; ValueError when its score is none."""
         started = time.perf_counter()
         outcomes: list[Outcome] = []
         jobs: list[tuple[Task, FreeTextItem, str]] = []
@@ -118,6 +118,8 @@ class FreeTextGrader:
     def _graded(
         self, task: Task, item: FreeTextItem, answer: str, scores: Sequence[SemanticScore], seconds: float
     ) -> Graded:
+        if not all(0 <= score.fraction <= 1 for score in scores):
+            raise ValueError("the scorer left the range of 0 to 1")
         whole, parts = scores[0], scores[1:]
         language = language_of(answer, item.question, item.references[0])
         if item.criteria:

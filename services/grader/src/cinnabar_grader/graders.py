@@ -124,6 +124,9 @@ class Released:
 
 Outcome: TypeAlias = "Graded | Failed | Released"
 
+LONG_ANSWER = 4096
+"""Characters; normalizing so many takes some 0.1 ms."""
+
 ANSWER = "answer"
 """The criterion of an item without a rubric."""
 
@@ -207,8 +210,12 @@ class RuleGrader(Generic[A]):
         self._answer = answer
 
     def blocking(self, batch: Sequence[Task]) -> bool:
-        """Only when an item of the batch has a slow rule."""
-        return any(getattr(task.item, "slow", False) for task in batch)
+        """Only when an item of the batch has a slow rule, or an answer is very long."""
+        return any(
+            getattr(task.item, "slow", False)
+            or (isinstance(task.answer, str) and len(task.answer) > LONG_ANSWER)
+            for task in batch
+        )
 
     def grade(self, batch: Sequence[Task]) -> list[Outcome]:
         """One outcome per task, in order."""

@@ -112,7 +112,7 @@ class SchedulerStream:
                 self._graders.values(),
             )
             log.info("stream ended", extra=fields)
-        except* (grpc.aio.AioRpcError, TimeoutError) as errors:
+        except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as errors:
             error = sole(errors)
             ours = isinstance(error, grpc.aio.AioRpcError) and error.code() in _OUR_FAULT
             log.log(
@@ -250,7 +250,8 @@ class _Connection:
             case "leases":
                 self._items.add(response.leases.items)
                 for queue in session.leased(self._items.tasks(response.leases.tasks)):
-                    self._lanes[queue].wake()
+                    if queue in self._lanes:  # else they wait for their grader
+                        self._lanes[queue].wake()
                 if self._items.size > self._settings.items_bytes and not session.draining:
                     log.info("stream is renewed", extra={"items_bytes": self._items.size})
                     session.drain()
