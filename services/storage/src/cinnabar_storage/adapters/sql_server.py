@@ -17,7 +17,6 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -152,12 +151,7 @@ class Server:
                 pooled = await self._engine.raw_connection()
             except PoolTimeout as error:
                 raise Overloaded(f"storage.{self.name}") from error
-            except (
-                SQLAlchemyError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                OSError,  # also TimeoutError
-            ) as error:
+            except Exception as error:  # refused, starting up, wrong password: no connection is no connection
                 raise DependencyUnavailable(DEPENDENCY) from error
             driver = cast("Driver", pooled.driver_connection)
             if not driver.is_closed():

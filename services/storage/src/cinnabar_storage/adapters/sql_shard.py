@@ -120,6 +120,7 @@ class ReplicaWatch:
         self._primary = primary
         self._replicas = replicas
         self._poll_seconds = poll_seconds
+        self._primary_up = True
         self._fit: set[int] = set()
         self._looking: asyncio.Future[None] | None = None
 
@@ -146,8 +147,14 @@ class ReplicaWatch:
         """One look; a primary that does not answer says nothing about its replicas."""
         try:
             self.rotation.saw_primary(await self._primary.run(flushed))
-        except (DependencyUnavailable, Overloaded):
-            return
+        except (DependencyUnavailable, Overloaded) as error:
+            if self._primary_up:
+                log.warning("primary lost", extra={"shard": self._name}, exc_info=error)
+            self._primary_up = False
+        else:
+            if not self._primary_up:
+                log.info("primary found", extra={"shard": self._name})
+            self._primary_up = True
 
     async def look_at(self, index: int) -> None:
         """One look; a replica that does not answer is out of the rotation."""

@@ -1,0 +1,107 @@
+"""The schema: made once, however many make it, and needed to start."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from cinnabar_local import sql
+from cinnabar_storage.adapters.sql_migrations import head
+from cinnabar_storage.adapters.sql_server import engine_of
+from cinnabar_storage.adapters.tables import metadata
+from cinnabar_storage.app import migrate_all
+from sqlalchemy import Connection
+
+from tests.support.servers import ShardUrls
+from tests.support.storage_service import config_for
+
+_OIDS = (
+    "SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+)
+
+
+async def run(shards: list[ShardUrls], *arguments: str, **variables: str) -> tuple[int, str]:
+    """Exit code and stderr of the program."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "cinnabar_storage", *arguments),
+        env={"STORAGE_SHARDS": ",".join(shard.setting for shard in shards), **variables},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, output = await asyncio.wait_for(process.communicate(), timeout=60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def relations(shard: ShardUrls) -> object:
+    async with sql.connected(shard.primary_url) as connection:
+        return await connection.fetchval(_OIDS)
+
+
+async def test_migrating_twice_changes_nothing(postgres_shards: list[ShardUrls]) -> None:
+    assert (await run(postgres_shards, "migrate"))[0] == 0
+    before = [await relations(shard) for shard in postgres_shards]
+    assert (await run(postgres_shards, "migrate"))[0] == 0
+    assert [await relations(shard) for shard in postgres_shards] == before
+    for shard in postgres_shards:
+        async with sql.connected(shard.primary_url) as connection:
+            assert await connection.fetchval("SELECT version_num FROM alembic_version") == head()
+
+
+async def test_several_may_migrate_at_once(postgres_shards: list[ShardUrls]) -> None:
+    ends = await asyncio.gather(*(run(postgres_shards, "migrate") for _ in range(3)))
+    assert [code for code, _ in ends] == [0, 0, 0]
+    for shard in postgres_shards:
+        async with sql.connected(shard.primary_url) as connection:
+            assert await connection.fetchval("SELECT count(*) FROM alembic_version") == 1
+
+
+async def test_the_migrations_add_up_to_the_tables(storage_shards: list[ShardUrls]) -> None:
+    def differences(connection: Connection) -> object:
+        return compare_metadata(MigrationContext.configure(connection), metadata)
+
+    engine = engine_of(storage_shards[0].primary_url, connect_seconds=5)
+    try:
+        async with engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    finally:
+        await engine.dispose()
+
+
+async def test_it_does_not_start_without_the_schema(postgres_shards: list[ShardUrls]) -> None:
+    code, output = await run(postgres_shards, STORAGE_LISTEN="127.0.0.1:0", STORAGE_START_WAIT_SECONDS="0.5")
+    assert code == 1
+    last = output.strip().splitlines()[-1]
+    assert last == (
+        f"shard 0: the schema is at version none but must be at {head()}: "
+        "run `python -m cinnabar_storage migrate` of this release"
+    )
+
+
+async def test_it_does_not_start_on_half_of_the_schema(postgres_shards: list[ShardUrls]) -> None:
+    await migrate_all(config_for(postgres_shards[:1]))
+    code, output = await run(postgres_shards, STORAGE_LISTEN="127.0.0.1:0", STORAGE_START_WAIT_SECONDS="0.5")
+    assert code == 1
+    assert "shard 1: the schema is at version none" in output
+
+
+async def test_migrating_what_does_not_answer_fails_in_time() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "cinnabar_storage", "migrate"),
+        env={
+            "STORAGE_SHARDS": "postgresql://cinnabar:secret@127.0.0.1:1/cinnabar",
+            "STORAGE_START_WAIT_SECONDS": "0.5",
+        },
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, output = await asyncio.wait_for(process.communicate(), timeout=30)
+    assert process.returncode == 1
+    assert output.decode().strip().splitlines()[-1] == "shard 0: Postgres does not accept connections"
+    assert "secret" not in output.decode()
