@@ -233,7 +233,8 @@ def _status(folder: DataFolder) -> int:
         return 1
     for name, entry in state["processes"].items():
         alive = entry["pid"] is not None and fingerprint(entry["pid"]) == entry["created"]
-        pid, how = (entry["pid"], "running") if alive else ("-", "not running")
+        ended = "done" if entry["one_shot"] else "not running"
+        pid, how = (entry["pid"], "running") if alive else ("-", ended)
         console.print(f"{name:20} {pid:>8} {how:12} {entry['log']}", markup=False)
     console.print(f"REST and gRPC: {state['addresses']['envoy']}")
     return 0

@@ -119,6 +119,7 @@ class Process:
         self.resume()
         if self._process is None or not self.running:
             return
+        began = time.monotonic()
         with suppress(ProcessLookupError):
             self._process.send_signal(self.spec.stop_signal)
         try:
@@ -128,6 +129,7 @@ class Process:
             if not self.spec.killed_to_stop:
                 log.warning("process did not stop in time", extra={"stack_process": self.name})
         await self.kill()
+        log.debug("process stopped", extra={"stack_process": self.name, "seconds": time.monotonic() - began})
 
     async def kill(self) -> None:
         """SIGKILL it and all its descendants, and return when they are gone. Idempotent."""

@@ -60,6 +60,10 @@ class Stack:
         """SIGKILL one with its descendants. Under supervision it comes back by itself."""
         await self._group.kill(name)
 
+    async def exit_code(self, name: str) -> int:
+        """Wait for the end of one and return its exit code; -n when signal n killed it."""
+        return await self._group[name].wait()
+
     async def restart(self, name: str) -> None:
         """Stop one if it runs, start it on the same port, return when it is ready. Raises StartFailed."""
         await self._group.restart(name)
@@ -119,6 +123,7 @@ def _state(group: ProcessGroup, addresses: Addresses, *, ready: bool) -> dict[st
                 "pid": process.pid,
                 "created": None if process.pid is None else fingerprint(process.pid),
                 "log": str(process.log_path),
+                "one_shot": process.spec.one_shot,
             }
             for process in group
         },

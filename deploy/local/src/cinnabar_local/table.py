@@ -198,7 +198,7 @@ def _service_rows(
     storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)
     # Each service would also come up before those that it calls, but then first waits out a reconnection.
     needs = {
-        "storage": ("storage-migrate",),
+        "storage": ("storage-migrate", *(replica.name for shard in shards for replica in shard.replicas)),
         "scheduler": (valkey.name, *storages),
         "gateway": (*storages, *schedulers),
         "grader": schedulers,
