@@ -90,7 +90,9 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             changes=[SchedulerChanges(one) for one in each],
             probes=(
                 GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
+                GrpcHealthProbe("database", storage, service="database", timeout_seconds=seconds),
                 GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
+                GrpcHealthProbe("redis", scheduler, service="redis", timeout_seconds=seconds),
             ),
             clock=SystemClock(),
         )

@@ -96,7 +96,7 @@ class Intake:
         ``parent`` is that of a batch, whose requests may leave out their own; the
         refusal of a batch's assignment is raised, all others are outcomes.
         """
-        names = {request.parent or parent for request in requests} - {""}
+        names = {parent} if parent else {request.parent for request in requests} - {""}
         parents = await self._parents(identity, names, min_positions)
         if parent and isinstance(refusal := parents.get(parent), SuiteError):
             raise refusal
@@ -145,7 +145,7 @@ class Intake:
     ) -> NewSubmission | SuiteError:
         submission = request.submission
         own_parent = request.parent
-        rules = parents[own_parent or parent]
+        rules = parents[parent or own_parent]
         request_id = request.request_id
         student = identity.role is Role.STUDENT
         author = submission.author or (identity.user if student else "")
