@@ -74,6 +74,22 @@ async def test_every_kind_is_graded_while_graders_come_and_go(valkey_url: str, t
         assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
 
 
+async def test_a_killed_scheduler_is_found_again(valkey_url: str, tmp_path: Path) -> None:
+    async with suite(valkey_url, tmp_path) as parts:
+        scheduler = await parts.scheduler(lease_seconds="1")
+        async with grader_process(scheduler.target, tmp_path):
+            tasks = accept(parts.storage, 1000)
+            await scheduler.enqueue(tasks)
+            await wait_until(
+                lambda: len(parts.storage.graded) > 50, description="work is under way", timeout=60
+            )
+            await scheduler.process.kill()
+            assert parts.storage.open_count > 0
+            await scheduler.process.start()
+            await wait_until(lambda: parts.storage.open_count == 0, description="all graded", timeout=90)
+        assert len(parts.storage.graded) == len(tasks)
+
+
 async def test_a_task_that_cannot_be_graded_ends_as_a_dead_letter_with_its_reason(
     valkey_url: str, tmp_path: Path
 ) -> None:
