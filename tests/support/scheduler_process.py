@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
@@ -18,6 +18,8 @@ from cinnabar.storage.v1.storage_service_pb2 import OpenTask
 from cinnabar_local.ports import Ports
 from cinnabar_local.probes import grpc_serving
 from cinnabar_local.process import Process, ProcessSpec
+from cinnabar_scheduler.adapters.redis_connection import connect
+from cinnabar_scheduler.adapters.redis_queue import EPOCH_KEY
 
 from tests.support.scheduler_storage import FakeStorage, storage_serving
 
@@ -69,6 +71,27 @@ def queued(task: OpenTask) -> pb.QueuedTask:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Two schedulers that many tests use in turn, and what they stand on."""
+
+    scheduler: SchedulerProcess
+    other: SchedulerProcess
+    redis_url: str
+    storage: FakeStorage
+
+    async def clear(self) -> None:
+        """Leaves nothing for the next test."""
+        tasks = [queued(task.open) for task in self.storage.tasks.values()]
+        self.storage.tasks.clear()
+        request = pb.CancelRequest(
+            tasks=[pb.CancelRequest.Task(task=task.task, queue=task.queue) for task in tasks]
+        )
+        await self.scheduler.queue.Cancel(request, timeout=5)
+        stats = await self.scheduler.stats()
+        assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
+
+
 class Suite:
     """Any number of schedulers on one Valkey and one storage."""
 
@@ -103,9 +126,20 @@ class Suite:
         process = Process(spec, log_path=self._folder / f"{name}.log")
         await process.start()
         self._exits.push_async_callback(process.stop)
+        await self._until_complete()
         channel = grpc.aio.insecure_channel(target, options=[("grpc.max_reconnect_backoff_ms", 200)])
         self._exits.push_async_callback(channel.close)
         return SchedulerProcess(process, target, channel)
+
+    async def _until_complete(self) -> None:
+        """Waits for the first rebuild, which would enqueue what a test is about to enqueue."""
+        redis = cast("Any", connect(self.redis_url, timeout_seconds=5))
+        try:
+            async with asyncio.timeout(10):
+                while not await redis.exists(EPOCH_KEY):  # noqa: ASYNC110 - only asking tells
+                    await asyncio.sleep(0.01)
+        finally:
+            await redis.aclose()
 
     async def close(self) -> None:
         """Stops them all."""
