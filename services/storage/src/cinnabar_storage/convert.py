@@ -37,6 +37,8 @@ MAX_WRITES = 10_000
 MAX_OPEN_TASKS = 10_000
 MAX_KEYS = 1_000
 MAX_PAGE = 1_000
+# Postgres indexes rows of up to 2,704 bytes (a third of a page); 600 characters are 2,400 at most.
+MAX_ID_CHARACTERS = 600
 
 _REQUIRED_OF_SUBMISSION = (
     "submission_id",
@@ -99,8 +101,20 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             and row.create_time > 0
             and row.tasks
             and math.isfinite(row.max_score)
-        ) or (len(row.tasks) > 1 and len({task[0] for task in row.tasks}) < len(row.tasks)):
+        ):
             _blame_submission(given, index)
+        tasks = row.tasks
+        ids = "".join((*row[:6], given.request_id, *tasks[0]))
+        if len(tasks) > 1:
+            if len({task[0] for task in tasks}) < len(tasks):
+                raise _violation(index, "tasks", "must not name an item twice")
+            ids += "".join([text for task in tasks[1:] for text in task])
+        if "\0" in ids:
+            raise _violation(index, "", "ids must not contain U+0000")
+        if len(ids) > MAX_ID_CHARACTERS and _too_long(row):
+            raise _violation(
+                index, "", f"ids must not have more than {MAX_ID_CHARACTERS} characters together"
+            )
         rows.append(row)
     return rows
 
@@ -110,9 +124,17 @@ def _blame_submission(given: pb.NewSubmission, index: int) -> None:
     _require(given, _REQUIRED_OF_SUBMISSION, path)
     if given.create_time.seconds * 1_000_000 + given.create_time.nanos // 1000 <= 0:
         raise InvalidRequest([FieldViolation(f"{path}create_time", "must be after 1970")])
-    if not math.isfinite(given.max_score):
-        raise InvalidRequest([FieldViolation(f"{path}max_score", "must be finite")])
-    raise InvalidRequest([FieldViolation(f"{path}tasks", "must not name an item twice")])
+    raise _violation(index, "max_score", "must be finite")
+
+
+def _violation(index: int, field: str, rule: str) -> InvalidRequest:
+    return InvalidRequest([FieldViolation(field, rule).under(f"submissions[{index}]")])
+
+
+def _too_long(row: NewSubmission) -> bool:
+    own = "".join((*row[:6], row.request_id or ""))
+    items = max(len(item_id) + len(queue) for item_id, queue in row.tasks)
+    return max(len(own), items) > MAX_ID_CHARACTERS
 
 
 def outcomes(request: pb.CommitOutcomesRequest) -> list[Outcome]:

@@ -25,6 +25,7 @@ from cinnabar_storage.records import Lsn
 T = TypeVar("T")
 DEPENDENCY = "postgres"
 _ATTEMPTS = 5
+_MOST_LOST = 3  # a server that crashed leaves a pool of dead connections, and not all show it at once
 _FIRST_PAUSE_SECONDS = 0.005
 
 # SQLSTATE classes and codes, from Postgres' appendix "Error Codes".
@@ -132,7 +133,7 @@ class Server:
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_SECONDS * 4**attempt))
             except _ConnectionLost as error:
                 lost += 1
-                if lost > 1:
+                if lost > _MOST_LOST:
                     raise DependencyUnavailable(DEPENDENCY) from error
         raise DependencyUnavailable(DEPENDENCY)
 
@@ -141,6 +142,9 @@ class Server:
             try:
                 async with asyncio.timeout(self._statement_seconds):
                     return await work(driver)
+            except asyncpg.InternalClientError as error:
+                # The server said farewell while the connection was idle, and the end of it is not read yet.
+                raise _ConnectionLost from error
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 raise _meaning(error, closed=driver.is_closed()) from error
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
-from cinnabar_common.errors import DependencyUnavailable, Overloaded
+from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
 
 from cinnabar_storage.adapters import sql_writes
 from cinnabar_storage.adapters.sql_reads import SqlCopy
@@ -147,7 +147,7 @@ class ReplicaWatch:
         """One look; a primary that does not answer says nothing about its replicas."""
         try:
             self.rotation.saw_primary(await self._primary.run(flushed))
-        except (DependencyUnavailable, Overloaded) as error:
+        except SuiteError as error:
             if self._primary_up:
                 log.warning("primary lost", extra={"shard": self._name}, exc_info=error)
             self._primary_up = False
@@ -160,7 +160,7 @@ class ReplicaWatch:
         """One look; a replica that does not answer is out of the rotation."""
         try:
             self.rotation.saw_replica(index, await self._replicas[index].run(replayed))
-        except (DependencyUnavailable, Overloaded):
+        except SuiteError:
             self.rotation.lost(index)
         self._tell()
 

@@ -1,0 +1,141 @@
+"""What a request must be, and what it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from cinnabar.storage.v1 import records_pb2
+from cinnabar.storage.v1 import storage_service_pb2 as pb
+from cinnabar_common.errors import InvalidRequest
+from cinnabar_storage import convert, responses
+from cinnabar_storage.records import CommitResult, CreateStatus, Micros, TaskState
+
+from tests.support.storage_records import given_up, graded, new_submission
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(InvalidRequest) as refused:
+        call()
+    return str(refused.value)
+
+
+def test_a_submission_keeps_every_field() -> None:
+    given = new_submission(items=("q1", "q2"), request_id="r", fingerprint=b"f")
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
+    assert row.tasks == (("q1", "text"), ("q2", "text"))
+    assert row.create_time == given.create_time.ToMicroseconds()
+    for name in set(row._fields) - {"tasks", "create_time"}:
+        assert getattr(row, name) == getattr(given, name), name
+
+
+def test_an_empty_request_id_is_none() -> None:
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[new_submission()]))
+    assert row.request_id is None
+
+
+Spoil = Callable[[pb.NewSubmission], object]
+
+
+def _set(name: str, value: object) -> Spoil:
+    return lambda submission: setattr(submission, name, value)
+
+
+_BAD: list[tuple[Spoil, str]] = [
+    *((_set(name, ""), f"{name}: is required") for name in ("submission_id", "tenant", "course")),
+    *((_set(name, ""), f"{name}: is required") for name in ("assignment", "revision_id", "author")),
+    (_set("answers", b""), "answers: is required"),
+    (lambda given: given.ClearField("tasks"), "tasks: is required"),
+    (lambda given: given.ClearField("create_time"), "create_time: must be after 1970"),
+    (_set("max_score", float("nan")), "max_score: must be finite"),
+    (lambda given: given.tasks.add(item_id="q1", queue="text"), "tasks: must not name an item twice"),
+    (_set("request_id", "a\0b"), "ids must not contain U+0000"),
+    (_set("author", "a" * 601), "ids must not have more than 600 characters together"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), _BAD)
+def test_a_bad_submission_is_blamed_by_its_index(
+    spoil: Callable[[pb.NewSubmission], None], message: str
+) -> None:
+    good, bad = new_submission(), new_submission()
+    spoil(bad)
+    request = pb.CreateSubmissionsRequest(submissions=[good, bad])
+    text = refusal(lambda: convert.new_submissions(request))
+    assert text.startswith("submissions[1]")
+    assert message in text
+
+
+def test_many_items_are_not_too_long() -> None:
+    given = new_submission(items=tuple(f"question-{number}" for number in range(200)))
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
+    assert len(row.tasks) == 200
+
+
+def test_batches_are_bounded() -> None:
+    submissions = pb.CreateSubmissionsRequest(submissions=[pb.NewSubmission()] * 10_001)
+    assert refusal(lambda: convert.new_submissions(submissions)) == (
+        "submissions: must not have more than 10000 elements"
+    )
+    outcomes = pb.CommitOutcomesRequest(outcomes=[pb.FencedOutcome()] * 10_001)
+    assert refusal(lambda: convert.outcomes(outcomes)).startswith("outcomes: ")
+    keys = pb.GetRevisionsRequest(revisions=[pb.RevisionKey()] * 1_001)
+    assert refusal(lambda: convert.revision_keys(keys)).startswith("revisions: ")
+
+
+def test_outcomes_keep_their_order_and_kind() -> None:
+    submission = new_submission()
+    request = pb.CommitOutcomesRequest(outcomes=[graded(submission, fence=3), given_up(submission, fence=4)])
+    grade, letter = convert.outcomes(request)
+    assert grade[-2:] == (1.0, b"grade under 3")
+    assert letter[-2:] == ("it broke", 4)
+    assert (grade.fence, letter.fence) == (3, 4)
+
+
+def test_an_outcome_of_nothing_is_refused() -> None:
+    outcome = graded(new_submission())
+    outcome.ClearField("outcome")
+    request = pb.CommitOutcomesRequest(outcomes=[outcome])
+    assert refusal(lambda: convert.outcomes(request)) == "outcomes[0].outcome: is required"
+
+
+@pytest.mark.parametrize("field", ["tenant", "submission_id", "item_id", "generation", "fence"])
+def test_an_outcome_needs_its_fence(field: str) -> None:
+    outcome = graded(new_submission())
+    outcome.ClearField(field)  # pyright: ignore[reportArgumentType]
+    request = pb.CommitOutcomesRequest(outcomes=[outcome])
+    assert refusal(lambda: convert.outcomes(request)) == f"outcomes[0].{field}: is required"
+
+
+def test_the_reason_of_a_dead_letter_cannot_fail_a_batch() -> None:
+    outcome = given_up(new_submission())
+    outcome.dead_letter.reason = "bad\0byte"
+    [letter] = convert.outcomes(pb.CommitOutcomesRequest(outcomes=[outcome]))
+    assert letter[-2] == "badbyte"
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1001])
+def test_limits_are_bounded(limit: int) -> None:
+    request = pb.ListSubmissionsRequest(tenant="t", course="c", assignment="a", limit=limit)
+    assert refusal(lambda: convert.submission_query(request)) == "limit: must be 1 to 1000"
+
+
+def test_numbers_are_those_of_the_protos() -> None:
+    status = pb.CreateSubmissionsResponse.Result.Status
+    assert {item.name: item.value for item in CreateStatus} | {"STATUS_UNSPECIFIED": 0} == dict(
+        status.items()
+    )
+    result = pb.CommitOutcomesResponse.Result
+    assert {item.name: item.value for item in CommitResult} | {"RESULT_UNSPECIFIED": 0} == dict(
+        result.items()
+    )
+    state = records_pb2.TaskRecord.State
+    assert {item.name: item.value for item in TaskState} | {"STATE_UNSPECIFIED": 0} == dict(state.items())
+
+
+def test_times_keep_their_microseconds() -> None:
+    given = new_submission()
+    given.create_time.FromMicroseconds(1_795_376_357_728_065)
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
+    assert responses.timestamp(row.create_time) == given.create_time
+    assert responses.timestamp(Micros(1_999_999)).nanos == 999_999_000
