@@ -149,7 +149,7 @@ def choose_examples(graded: Sequence[Handed]) -> list[tuple[str, Handed]]:
     partial = _first(graded, lambda grade: low <= _share(grade) <= high and not grade.flags)
     flagged = _first(graded, lambda grade: bool(grade.flags), least=1)
     chosen = (("A good answer", good), ("A partial answer", partial), ("A flagged answer", flagged))
-    return [(title, handed) for title, handed in chosen if handed is not None]
+    return [(f"{title}{_teacher(handed)}", handed) for title, handed in chosen if handed is not None]
 
 
 def _first(
@@ -163,6 +163,12 @@ def _first(
         if readable and result.state == ItemResult.GRADED and fits(result.grade):
             return handed
     return None
+
+
+def _teacher(handed: Handed) -> str:
+    """What the teacher gave for the first item."""
+    given = handed.hand_in.human.get(handed.hand_in.request.submission.answers[0].item)
+    return "" if given is None else f" (the teacher gave {given:.0%} for its first item)"
 
 
 def _share(grade: Grade) -> float:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 _RUNNER = "cinnabar_local"
+_READY = "process ready"  # the runner's event
 
 
 class _Told(logging.Handler):
@@ -23,7 +24,7 @@ class _Told(logging.Handler):
         if name is None:
             return
         seconds: float | None = getattr(record, "seconds", None)
-        if seconds is not None:
+        if record.msg == _READY and seconds is not None:
             self._console.print(f"  {name:20} ready after {seconds:.1f} s", markup=False)
         elif record.levelno >= logging.WARNING:
             self._console.print(f"  {name:20} {record.getMessage()}", style="yellow", markup=False)
