@@ -230,6 +230,35 @@ def batch_rows() -> Iterator[Row]:
     )
 
 
+def paging_rows(
+    method: str, make: Callable[..., Message], parent: dict[str, str], *, metadata: Metadata = STUDENT
+) -> Iterator[Row]:
+    yield Row(
+        name=f"{method} negative page size",
+        method=method,
+        request=make(page_size=-1, **parent),
+        fields=("page_size",),
+        metadata=metadata,
+    )
+    for name, token in (("garbage", "%%%"), ("of another list", pagination.encode_token("x", "another"))):
+        yield Row(
+            name=f"{method} token {name}",
+            method=method,
+            request=make(page_token=token, **parent),
+            fields=("page_token",),
+            reason="PAGE_TOKEN_INVALID",
+            metadata=metadata,
+        )
+    if parent:
+        yield Row(
+            name=f"{method} malformed parent",
+            method=method,
+            request=make(parent="x"),
+            fields=("parent",),
+            metadata=metadata,
+        )
+
+
 def reading_rows() -> Iterator[Row]:
     for method, request in (
         ("submissions.GetSubmission", pb.GetSubmissionRequest),
@@ -240,39 +269,13 @@ def reading_rows() -> Iterator[Row]:
         yield Row(name=f"{method} without name", method=method, request=request(), fields=("name",))
         malformed = request(name="courses/net/submissions/s")
         yield Row(name=f"{method} malformed", method=method, request=malformed, fields=("name",))
-    lists: tuple[tuple[str, Callable[..., Message], dict[str, object], Metadata], ...] = (
-        ("submissions.ListSubmissions", pb.ListSubmissionsRequest, {"parent": PARENT}, STUDENT),
-        ("assignments.ListAssignments", assignments_pb.ListAssignmentsRequest, {"parent": COURSE}, STUDENT),
-        ("operations.ListDeadLetters", operations_pb.ListDeadLettersRequest, {}, OPERATOR),
+    yield from paging_rows("submissions.ListSubmissions", pb.ListSubmissionsRequest, {"parent": PARENT})
+    yield from paging_rows(
+        "assignments.ListAssignments", assignments_pb.ListAssignmentsRequest, {"parent": COURSE}
     )
-    for method, make, parent, metadata in lists:
-        yield Row(
-            name=f"{method} negative page size",
-            method=method,
-            request=make(**({"page_size": -1} | parent)),
-            fields=("page_size",),
-            metadata=metadata,
-        )
-        for name, token in (
-            ("garbage", "%%%"),
-            ("of another list", pagination.encode_token("x", "another")),
-        ):
-            yield Row(
-                name=f"{method} token {name}",
-                method=method,
-                request=make(page_token=token, **parent),
-                fields=("page_token",),
-                reason="PAGE_TOKEN_INVALID",
-                metadata=metadata,
-            )
-        if parent:
-            yield Row(
-                name=f"{method} malformed parent",
-                method=method,
-                request=make(parent="x"),
-                fields=("parent",),
-                metadata=metadata,
-            )
+    yield from paging_rows(
+        "operations.ListDeadLetters", operations_pb.ListDeadLettersRequest, {}, metadata=OPERATOR
+    )
     yield Row(
         name="list of an unknown assignment",
         method="submissions.ListSubmissions",

@@ -1,0 +1,225 @@
+"""What the gateway may expect of a store, whichever it is."""
+
+import time
+from uuid import uuid4
+
+import pytest
+from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
+from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
+from cinnabar_common.names import AssignmentName, bucket_of, new_id, task_id
+from cinnabar_gateway.assignments import course_bucket
+from cinnabar_gateway.records import (
+    Assignment,
+    Fate,
+    NewSubmission,
+    SubmissionKey,
+    TaskPlan,
+    TaskState,
+)
+
+from tests.support.gateway_stores import Backend
+
+NAME = AssignmentName("net", "a1")
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that nobody has used."""
+    return f"tenant-{uuid4().hex[:12]}"
+
+
+def revision(tenant: str, name: AssignmentName = NAME, spec: bytes = b"one") -> Assignment:
+    """A revision with an id of its own."""
+    return Assignment(
+        tenant=tenant, name=name, revision_id=new_id(course_bucket(tenant, name.course)), spec=spec
+    )
+
+
+def submission(
+    tenant: str, author: str = "ann", *, request_id: str = "", fingerprint: bytes = b""
+) -> NewSubmission:
+    """A submission of two items."""
+    answers = [Answer(item="q1", text="one"), Answer(item="q2", text="two")]
+    return NewSubmission(
+        submission_id=new_id(bucket_of(tenant, author)),
+        tenant=tenant,
+        name=NAME,
+        revision_id="r1",
+        author=author,
+        request_id=request_id,
+        fingerprint=fingerprint,
+        priority=3,
+        answers=AnswerSet(answers=answers).SerializeToString(),
+        max_score=2.5,
+        tasks=[(TaskPlan(one.item, "text", f"r1/{one.item}"), one.SerializeToString()) for one in answers],
+        create_time_us=time.time_ns() // 1000,
+    )
+
+
+def key(new: NewSubmission) -> SubmissionKey:
+    """Its key."""
+    return SubmissionKey(new.tenant, new.submission_id)
+
+
+async def test_an_assignment_is_stored_once(backend: Backend, tenant: str) -> None:
+    first = revision(tenant)
+    stored, position = await backend.store.create_assignment(first)
+    assert (stored.revision_id, stored.spec) == (first.revision_id, b"one")
+    assert stored.create_time_us == stored.update_time_us > 0
+    read = await backend.store.get_assignment(tenant, NAME, revision_id="", min_positions=(position,))
+    assert read == stored
+    with pytest.raises(ResourceExists) as raised:
+        await backend.store.create_assignment(revision(tenant))
+    assert raised.value.metadata == {"resource": str(NAME)}
+    await backend.store.create_assignment(revision(f"{tenant}-2"))
+
+
+async def test_a_revision_replaces_the_one_that_was_expected(backend: Backend, tenant: str) -> None:
+    first, second = revision(tenant), revision(tenant, spec=b"two")
+    created, _ = await backend.store.create_assignment(first)
+    stored, position = await backend.store.update_assignment(second, first.revision_id)
+    assert (stored.revision_id, stored.create_time_us) == (second.revision_id, created.create_time_us)
+    assert stored.update_time_us >= created.update_time_us
+    with pytest.raises(EtagMismatch):
+        await backend.store.update_assignment(revision(tenant, spec=b"three"), first.revision_id)
+    at = (position,)
+    current = await backend.store.get_assignment(tenant, NAME, revision_id="", min_positions=at)
+    assert current is not None
+    assert current.spec == b"two"
+    old = await backend.store.get_assignment(tenant, NAME, revision_id=first.revision_id, min_positions=at)
+    assert old is not None
+    assert old.spec == b"one"
+
+
+async def test_what_is_not_there_is_not_found(backend: Backend, tenant: str) -> None:
+    with pytest.raises(ResourceNotFound):
+        await backend.store.update_assignment(revision(tenant), "")
+    for revision_id in ("", revision(tenant).revision_id):
+        assert (
+            await backend.store.get_assignment(tenant, NAME, revision_id=revision_id, min_positions=())
+            is None
+        )
+    assert await backend.store.get_submissions([key(submission(tenant))], ()) == []
+    cancelled, _ = await backend.store.cancel_submission(key(submission(tenant)), "student/ann")
+    assert cancelled == []
+
+
+async def test_assignments_are_listed_by_id(backend: Backend, tenant: str) -> None:
+    at = ()
+    for assignment in ("b", "a", "c"):
+        _, position = await backend.store.create_assignment(
+            revision(tenant, AssignmentName("net", assignment))
+        )
+        at = (position,)
+    await backend.store.create_assignment(revision(tenant, AssignmentName("os", "a")))
+    pages = [
+        await backend.store.list_assignments(tenant, "net", after=after, limit=2, min_positions=at)
+        for after in ("", "b")
+    ]
+    assert [[one.name.assignment for one in page] for page in pages] == [["a", "b"], ["c"]]
+
+
+async def test_a_submission_is_stored_with_its_tasks(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    [committed] = await backend.store.create_submissions([new])
+    assert (committed.fate, committed.submission_id) == (Fate.CREATED, new.submission_id)
+    [stored] = await backend.store.get_submissions([key(new)], committed.positions)
+    assert (stored.tenant, stored.parent, stored.author, stored.priority) == (tenant, NAME, "ann", 3)
+    assert (stored.answers, stored.max_score, stored.revision_id) == (new.answers, 2.5, "r1")
+    assert stored.create_time_us == new.create_time_us
+    assert {(task.item, task.queue, task.generation, task.state) for task in stored.tasks} == {
+        ("q1", "text", 1, TaskState.OPEN),
+        ("q2", "text", 1, TaskState.OPEN),
+    }
+    assert stored.grades == ()
+
+
+async def test_a_request_is_committed_once(backend: Backend, tenant: str) -> None:
+    first = submission(tenant, request_id="r", fingerprint=b"same")
+    again = submission(tenant, request_id="r", fingerprint=b"same")
+    other = submission(tenant, request_id="r", fingerprint=b"other")
+    another = submission(tenant, "bob", request_id="r", fingerprint=b"other")
+    await backend.store.create_submissions([first])
+    fates = await backend.store.create_submissions([again, other, another])
+    assert [one.fate for one in fates] == [Fate.DUPLICATE, Fate.CONFLICT, Fate.CREATED]
+    assert fates[0].submission_id == first.submission_id
+    stored = await backend.store.get_submissions([key(first), key(again), key(other)], fates[0].positions)
+    assert [one.submission_id for one in stored] == [first.submission_id]
+    [repeated] = await backend.store.create_submissions([first])
+    assert (repeated.fate, repeated.submission_id) == (Fate.DUPLICATE, first.submission_id)
+
+
+async def test_submissions_are_listed_newest_first(backend: Backend, tenant: str) -> None:
+    new = [submission(tenant, f"s{number}") for number in range(5)]
+    positions = (await backend.store.create_submissions(new))[0].positions
+    ids = [one.submission_id for one in reversed(new)]
+    first = await backend.store.list_submissions(
+        tenant, NAME, author="", before="", limit=3, min_positions=positions
+    )
+    rest = await backend.store.list_submissions(
+        tenant, NAME, author="", before=ids[2], limit=3, min_positions=positions
+    )
+    assert [one.submission_id for one in first + rest] == ids
+    one = await backend.store.list_submissions(
+        tenant, NAME, author="s2", before="", limit=3, min_positions=positions
+    )
+    assert [found.author for found in one] == ["s2"]
+
+
+async def test_a_grade_takes_the_place_of_its_task(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    await backend.store.create_submissions([new])
+    at = await backend.grade(key(new), "q1", score=1.5, grade=b"well")
+    [stored] = await backend.store.get_submissions([key(new)], at)
+    assert [task.item for task in stored.tasks] == ["q2"]
+    [grade] = stored.grades
+    assert (grade.item, grade.generation, grade.score, grade.grade) == ("q1", 1, 1.5, b"well")
+    assert grade.create_time_us > 0
+
+
+async def test_what_is_open_is_cancelled(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    await backend.store.create_submissions([new])
+    await backend.grade(key(new), "q1", score=1, grade=b"")
+    cancelled, at = await backend.store.cancel_submission(key(new), "student/ann")
+    assert [(task.task, task.queue) for task in cancelled] == [(task_id(new.submission_id, "q2"), "text")]
+    [stored] = await backend.store.get_submissions([key(new)], at)
+    assert [task.state for task in stored.tasks] == [TaskState.CANCELLED]
+    again, _ = await backend.store.cancel_submission(key(new), "student/ann")
+    assert again == []
+
+
+async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: str) -> None:
+    new = [submission(tenant, f"s{number}") for number in range(2)]
+    await backend.store.create_submissions(new)
+    for one in new:
+        await backend.dead_letter(key(one), "q2", reason="broken")
+    found = await backend.store.list_dead_letters(tenant, queue="", after=("", ""), limit=10)
+    assert [(one.submission.submission, one.task.item) for one in found] == sorted(
+        (one.submission_id, "q2") for one in new
+    )
+    assert {(one.task.reason, one.task.attempts, one.task.queue) for one in found} == {("broken", 3, "text")}
+    assert found[0].submission.parent == NAME
+    first = (found[0].submission.submission, "q2")
+    rest = await backend.store.list_dead_letters(tenant, queue="text", after=first, limit=10)
+    assert [one.submission for one in rest] == [found[1].submission]
+    assert await backend.store.list_dead_letters(tenant, queue="choice", after=("", ""), limit=10) == []
+    [task] = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
+    assert (task.task, task.queue, task.generation, task.item_key) == (task_id(*first), "text", 1, "r1/q2")
+    assert Answer.FromString(task.answer) == Answer(item="q2", text="two")
+    assert await backend.store.redrive(tenant, [first], "operator/root") == []
+
+
+async def test_a_tenant_sees_nothing_of_another(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    committed = await backend.store.create_submissions([new])
+    await backend.store.create_assignment(revision(tenant))
+    foreign, at = f"{tenant}-2", committed[0].positions
+    stolen = SubmissionKey(foreign, new.submission_id)
+    assert await backend.store.get_submissions([stolen], at) == []
+    assert (await backend.store.cancel_submission(stolen, "student/ann"))[0] == []
+    assert await backend.store.get_assignment(foreign, NAME, revision_id="", min_positions=at) is None
+    listed = await backend.store.list_submissions(
+        foreign, NAME, author="", before="", limit=5, min_positions=at
+    )
+    assert listed == []
