@@ -112,3 +112,17 @@ async def test_reads_go_on_without_a_primary(postgres_servers: PostgresServers, 
             assert (await read(storage, submission)).submission_id == submission.submission_id
     finally:
         await postgres_servers.processes.start("postgres-0")
+
+
+async def test_it_starts_although_a_primary_is_down(
+    postgres_servers: PostgresServers, storage: Storage
+) -> None:
+    submissions = await create(storage, 10)
+    await replicated(postgres_servers)
+    await postgres_servers.processes.kill("postgres-0")
+    try:
+        async with storage_on(storage.shards) as started:
+            for submission in submissions:
+                assert (await read(started, submission)).submission_id == submission.submission_id
+    finally:
+        await postgres_servers.processes.start("postgres-0")

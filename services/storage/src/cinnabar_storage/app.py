@@ -29,7 +29,7 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
     async with AsyncExitStack() as exits:
         urls = config.urls()
         await require_head(
-            [shard[0] for shard in urls],
+            urls,
             connect_seconds=config.connect_seconds,
             wait_seconds=config.start_wait_seconds,
         )

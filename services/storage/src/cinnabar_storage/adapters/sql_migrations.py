@@ -94,25 +94,34 @@ async def _version(url: str, connect_seconds: float) -> str | None:
         return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
-async def require_head(primary_urls: Sequence[str], *, connect_seconds: float, wait_seconds: float) -> None:
+async def require_head(
+    shards: Sequence[Sequence[str]], *, connect_seconds: float, wait_seconds: float
+) -> None:
     """Returns when the schema of every shard is the code's, waiting a while: ``migrate`` may be at work.
 
+    ``shards``: the URLs of each, the primary's first. A shard whose primary is
+    down is judged by its replicas, so that the others need not wait for it.
     Raises SchemaError, which says what to do.
     """
     deadline = asyncio.get_running_loop().time() + wait_seconds
     wanted = head()
-    for shard, url in enumerate(primary_urls):
-        while True:
-            try:
-                version = await _version(url, connect_seconds)
-                problem = (
-                    f"shard {shard}: the schema is at version {version or 'none'} but must be at {wanted}: "
-                    "run `python -m cinnabar_storage migrate` of this release"
-                )
-            except _FAILURES:
-                version, problem = None, f"shard {shard}: Postgres does not accept connections"
-            if version == wanted:
-                break
+    for shard, urls in enumerate(shards):
+        while (problem := await _problem(urls, wanted, connect_seconds)) is not None:
             if asyncio.get_running_loop().time() >= deadline:
-                raise SchemaError(problem)
+                raise SchemaError(f"shard {shard}: {problem}")
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _problem(urls: Sequence[str], wanted: str, connect_seconds: float) -> str | None:
+    for url in urls:
+        try:
+            version = await _version(url, connect_seconds)
+        except _FAILURES:
+            continue
+        if version == wanted:
+            return None
+        return (
+            f"the schema is at version {version or 'none'} but must be at {wanted}: "
+            "run `python -m cinnabar_storage migrate` of this release"
+        )
+    return "Postgres does not accept connections"

@@ -122,16 +122,17 @@ class ReplicaWatch:
         self._poll_seconds = poll_seconds
         self._primary_up = True
         self._fit: set[int] = set()
-        self._looking: asyncio.Future[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._group = asyncio.TaskGroup()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[ReplicaWatch]:
         """Watches inside of the block; the first look is done when it is entered."""
         await asyncio.gather(self.look_at_primary(), *map(self.look_at, range(len(self._replicas))))
-        async with asyncio.TaskGroup() as group:
+        async with self._group:
             # A task for each server: one that hangs must not hide the others.
             tasks = [
-                group.create_task(self._loop(look), name=f"{self._name}-watch")
+                self._group.create_task(self._loop(look), name=f"{self._name}-watch")
                 for look in (
                     self.look_at_primary,
                     *(lambda index=index: self.look_at(index) for index in range(len(self._replicas))),
@@ -140,8 +141,9 @@ class ReplicaWatch:
             try:
                 yield self
             finally:
-                for task in tasks:
-                    task.cancel()
+                for task in (*tasks, self._looking):
+                    if task is not None:
+                        task.cancel()
 
     async def look_at_primary(self) -> None:
         """One look; a primary that does not answer says nothing about its replicas."""
@@ -172,7 +174,7 @@ class ReplicaWatch:
     async def look_now(self, timeout: float) -> None:
         """Looks at all replicas that are fit, for at most ``timeout``; concurrent calls share one look."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look_at_fit())
+            self._looking = self._group.create_task(self._look_at_fit(), name=f"{self._name}-look")
         await asyncio.wait([self._looking], timeout=max(0.0, timeout))
 
     async def _look_at_fit(self) -> None:
