@@ -139,3 +139,30 @@ async def test_passwords_are_in_a_file_that_only_the_owner_reads(folder: Path) -
         password = stack.addresses.redis_url.split(":")[2].split("@")[0]
         commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
         assert not any(password in command for command in commands)
+
+
+async def test_up_in_the_background_status_and_down(folder: Path) -> None:
+    async def command(*arguments: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cinnabar_local", "--data", str(folder), *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    assert await command("status") == (1, "nothing runs\n")
+    assert await command("down") == (0, "nothing runs\n")
+    code, output = await command("up", "--detach", "--data-servers-only")
+    try:
+        state = read_state(DataFolder(path=folder))
+        assert code == 0, output
+        assert state["addresses"]["s3_endpoint"] in output
+        again, refusal = await command("up", "--data-servers-only")
+        assert (again, "runs in" in refusal) == (1, True)
+        code, output = await command("status")
+        assert code == 0
+        assert all(name in output for name in state["processes"])
+    finally:
+        assert await command("down") == (0, "stopped\n")
+    assert await command("status") == (1, "nothing runs\n")

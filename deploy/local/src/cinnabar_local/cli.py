@@ -30,8 +30,8 @@ from cinnabar_local.folders import (
 from cinnabar_local.identity import unprivileged
 from cinnabar_local.process import StartFailed
 from cinnabar_local.servers.envoy import compose_settings, render
-from cinnabar_local.stack import Stack, running
-from cinnabar_local.table import StackConfig
+from cinnabar_local.stack import running
+from cinnabar_local.table import Addresses, StackConfig
 
 _DETACHED_READY_SECONDS = 180.0
 _DOWN_SECONDS = 90.0
@@ -127,33 +127,35 @@ async def _up(options: argparse.Namespace) -> int:
     )
     began = time.monotonic()
     async with running(config) as stack:
-        _print_addresses(stack, seconds=time.monotonic() - began, services=config.services)
+        seconds = time.monotonic() - began
+        _print_addresses(stack.addresses, stack.folder, seconds=seconds, services=config.services)
+        console.print("Ctrl-C stops it")
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
     return 0
 
 
-def _print_addresses(stack: Stack, *, seconds: float, services: bool) -> None:
-    if stack.folder.note:
-        console.print(stack.folder.note)
-    rows = [("redis", _without_password(stack.addresses.redis_url)), ("s3", stack.addresses.s3_endpoint)]
-    for number, shard in enumerate(stack.addresses.shards):
+def _print_addresses(addresses: Addresses, folder: DataFolder, *, seconds: float, services: bool) -> None:
+    if folder.note:
+        console.print(folder.note, markup=False)
+    rows = [("redis", _without_password(addresses.redis_url)), ("s3", addresses.s3_endpoint)]
+    for number, shard in enumerate(addresses.shards):
         rows.append((f"shard {number}", _without_password(shard.primary_url)))
         rows += [("  replica", _without_password(url)) for url in shard.replica_urls]
     if services:
         rows = [
-            ("REST", stack.addresses.http),
-            ("gRPC", stack.addresses.envoy),
-            ("Envoy admin", f"http://{stack.addresses.envoy_admin}"),
-            ("gateways", " ".join(stack.addresses.gateways)),
-            ("schedulers", " ".join(stack.addresses.schedulers)),
-            ("storages", " ".join(stack.addresses.storages)),
-            ("graders", " ".join(stack.addresses.graders)),
+            ("REST", addresses.http),
+            ("gRPC", addresses.envoy),
+            ("Envoy admin", f"http://{addresses.envoy_admin}"),
+            ("gateways", " ".join(addresses.gateways)),
+            ("schedulers", " ".join(addresses.schedulers)),
+            ("storages", " ".join(addresses.storages)),
+            ("graders", " ".join(addresses.graders)),
             *rows,
         ]
-    rows += [("data", str(stack.folder.path)), ("logs", str(stack.folder.logs))]
-    rows.append(("passwords", str(stack.folder.path / "credentials.json")))
-    console.print(f"ready after {seconds:.1f} s; Ctrl-C stops it")
+    rows += [("data", str(folder.path)), ("logs", str(folder.logs))]
+    rows.append(("passwords", str(folder.path / "credentials.json")))
+    console.print(f"ready after {seconds:.1f} s")
     for name, value in rows:
         console.print(f"{name:12} {value}", markup=False)
 
@@ -177,12 +179,16 @@ def _up_detached(options: argparse.Namespace) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + _DETACHED_READY_SECONDS
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while time.monotonic() - began < _DETACHED_READY_SECONDS:
         state = read_state(folder)
         if state.get("ready") and state["runner"]["pid"] == runner.pid:
-            # The addresses are the last thing the runner prints.
-            console.print(log_path.read_text("utf-8").rstrip() or f"ready; see {log_path}")
+            _print_addresses(
+                Addresses.from_state(state["addresses"]),
+                folder,
+                seconds=time.monotonic() - began,
+                services="envoy" in state["processes"],
+            )
             return 0
         if runner.poll() is not None:
             console.print(log_path.read_text("utf-8").rstrip())

@@ -140,7 +140,7 @@ class ProcessGroup:
                     if process.wanted:
                         await process.start()
                 pause = _FIRST_PAUSE_SECONDS
-            except StartFailed as error:
+            except Exception as error:
                 log.error("process did not come back", extra={"stack_process": process.name}, exc_info=error)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -97,11 +97,14 @@ class Process:
             return
         self.wanted = True
         began = time.monotonic()
-        await self.spec.prepare()
-        await self._spawn()
         try:
+            await self.spec.prepare()
+            await self._spawn()
             await self._until_ready()
             await self.spec.settle()
+        except OSError as error:
+            await self.kill()
+            raise self._failure(f"could not be set up: {error}") from error
         except BaseException:
             await self.kill()
             raise

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cinnabar_local import binaries, probes
 from cinnabar_local.credentials import Credentials
@@ -56,6 +57,13 @@ class Addresses:
     s3_endpoint: str
     s3_access_key: str
     s3_secret_key: str
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Addresses":
+        """As the state file has them."""
+        values = dict(state)
+        values["shards"] = tuple(ShardAddress(**shard) for shard in state["shards"])
+        return cls(**values)
 
     @property
     def http(self) -> str:
