@@ -40,16 +40,25 @@ class SchedulerClient:
         self._each = [QueueServiceStub(one) for one in each]
         self._timeout = timeout_seconds
 
-    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        *,
+        wait_for_ready: bool | None = None,
+    ) -> A:
+        timeout = deadlines.within(self._timeout)
         try:
-            return await method(request, timeout=deadlines.within(self._timeout))
+            return await method(request, timeout=timeout, wait_for_ready=wait_for_ready)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, DEPENDENCY) from error
 
     async def enqueue(self, tasks: Sequence[QueuedTask]) -> None:
         """See Queue."""
         for part in chunks(tasks, lambda task: len(task.answer), max_items=_MAX_TASKS):
-            await self._call(self._any.Enqueue, pb.EnqueueRequest(tasks=map(_queued, part)))
+            # Nobody waits for this call, so it waits for a scheduler that is just starting.
+            request = pb.EnqueueRequest(tasks=map(_queued, part))
+            await self._call(self._any.Enqueue, request, wait_for_ready=True)
 
     async def cancel(self, tasks: Sequence[CancelledTask]) -> None:
         """See Queue."""
@@ -91,23 +100,24 @@ class SchedulerChanges:
     @asynccontextmanager
     async def follow(self) -> AsyncGenerator[SchedulerFollowing]:
         """See ChangeSource."""
-        following = SchedulerFollowing(self._stub.Follow)
+        following = SchedulerFollowing(self._stub.Follow())
+        writer = asyncio.create_task(following.write(), name="follow-writer")
         try:
             yield following
         finally:
             following.close()
+            writer.cancel()
+            await asyncio.wait((writer,))
 
 
 class SchedulerFollowing:
     """Implements the port Following on one stream."""
 
-    def __init__(
-        self, open_stream: grpc.aio.StreamStreamMultiCallable[pb.FollowRequest, pb.FollowResponse]
-    ) -> None:
+    def __init__(self, call: grpc.aio.StreamStreamCall[pb.FollowRequest, pb.FollowResponse]) -> None:
+        self._call = call
         self._added: set[str] = set()
         self._removed: set[str] = set()
         self._news = asyncio.Event()
-        self._call = open_stream(self._requests())
 
     def add(self, submission_ids: Sequence[str]) -> None:
         """See Following."""
@@ -133,13 +143,17 @@ class SchedulerFollowing:
         """Ends the stream."""
         self._call.cancel()
 
-    async def _requests(self) -> AsyncIterator[pb.FollowRequest]:
-        yield pb.FollowRequest()
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._added or self._removed:
-                yield pb.FollowRequest(add=_taken(self._added), remove=_taken(self._removed))
+    async def write(self) -> None:
+        """Sends what is added and removed, until the stream ends."""
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while self._added or self._removed:
+                    request = pb.FollowRequest(add=_taken(self._added), remove=_taken(self._removed))
+                    await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the stream is over, as its reader will see
 
 
 def _taken(ids: set[str]) -> list[str]:
