@@ -242,3 +242,17 @@ async def test_open_tasks_come_in_order_and_with_what_the_queue_needs(stored: St
 async def test_a_shard_that_is_not_there_is_refused(stored: Stored) -> None:
     with pytest.raises(InvalidRequest, match="no such shard"):
         await stored.tasks.open(2, TaskKey("", ""), 1)
+
+
+async def test_a_page_of_open_tasks_is_bounded_in_bytes(stored: Stored) -> None:
+    tenant = new_tenant()
+    items = tuple(f"q{number:02}" for number in range(30))
+    row = submission(tenant, items=items, answers=bytes(2 * 1024 * 1024))
+    await created(stored, row)
+    shard = stored.shards.map.shard_of_id(row.submission_id)
+    assert shard is not None
+    before = TaskKey(row.submission_id, "")
+    with pytest.raises(InvalidRequest, match="ask for fewer"):
+        await stored.tasks.open(shard, before, 30)
+    assert [task.item_id for task in await stored.tasks.open(shard, before, 20)] == list(items[:20])
+    await stored.submissions.cancel([key(row)], "ann")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from cinnabar_common.errors import FieldViolation, InvalidRequest
+
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -31,6 +33,16 @@ from cinnabar_storage.records import (
 )
 
 T = TypeVar("T")
+
+MAX_PAGE_BYTES = 48 * 1024 * 1024
+"""Answers in one page of open tasks: what fits a message of the suite (64 MiB) with room for the rest."""
+
+
+def page_too_large() -> InvalidRequest:
+    """The error of a page of open tasks with more answers than MAX_PAGE_BYTES."""
+    return InvalidRequest(
+        [FieldViolation("limit", f"gives more than {MAX_PAGE_BYTES} bytes of answers: ask for fewer")]
+    )
 
 
 class Copy(Protocol):
@@ -62,7 +74,11 @@ class Copy(Protocol):
         ...
 
     async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        """Of all tenants, ascending by key; fewer than ``limit`` means the end."""
+        """Of all tenants, ascending by key; fewer than ``limit`` means the end.
+
+        Raises InvalidRequest when so many have more answers than MAX_PAGE_BYTES
+        (one task alone is always given): the caller asks for fewer.
+        """
         ...
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:

@@ -10,7 +10,7 @@ from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
 
-from cinnabar_storage.ports import Copy
+from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, page_too_large
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -285,7 +285,10 @@ class MemoryShard:
         return [self._tasks[key].task for key in keys]
 
     async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        return [self._open_task(task) for task in self._in_state(TaskState.OPEN, after)[:limit]]
+        page = [self._open_task(task) for task in self._in_state(TaskState.OPEN, after)[:limit]]
+        if limit > 1 and sum(len(task.answers) for task in page) > MAX_PAGE_BYTES:
+            raise page_too_large()
+        return page
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
         letters: list[DeadLetter] = []

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cinnabar_storage.adapters.sql_server import Driver, Server
+from cinnabar_storage.ports import MAX_PAGE_BYTES, page_too_large
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -83,6 +84,15 @@ SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
 FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
 WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
 ORDER BY t.submission_id, t.item_id LIMIT $3
+"""
+# Sizes are known without reading the answers themselves.
+_OPEN_BYTES = """
+SELECT coalesce(sum(size), 0)::bigint FROM (
+    SELECT octet_length(s.answers) AS size
+    FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+    WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
+    ORDER BY t.submission_id, t.item_id LIMIT $3
+) AS page
 """
 _DEAD_LETTERS = """
 SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
@@ -164,7 +174,12 @@ class SqlCopy:
         return _assignments(await self._fetch(_ASSIGNMENTS_OF_COURSE, *query))
 
     async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        return open_tasks(await self._fetch(_OPEN_TASKS, *after, limit))
+        async def work(driver: Driver) -> list[Sequence[Any]]:
+            if limit > 1 and await driver.fetchval(_OPEN_BYTES, *after, limit) > MAX_PAGE_BYTES:
+                raise page_too_large()
+            return await driver.fetch(_OPEN_TASKS, *after, limit)
+
+        return open_tasks(await self._server.run(work))
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
         rows = await self._fetch(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit)
