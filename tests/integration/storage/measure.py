@@ -1,8 +1,9 @@
 """How much storage takes: ``python -m tests.integration.storage.measure [submissions] [rounds]``.
 
 Two shards with replicas, fsync on, the service in a process of its own, one client process. Prints for
-creates and for commits, in batches of 500: medians over the rounds through gRPC, the same statements sent
-by asyncpg alone (all that the service adds is the difference), and the CPU the service used for each item.
+creates, commits and reads (from the replicas), in batches of 500: medians over the rounds through gRPC,
+the same statements sent by asyncpg alone (all that the service adds is the difference), and the CPU the
+service used for each item.
 """
 
 # ruff: noqa: T201 - prints for a person
@@ -38,7 +39,7 @@ from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.records import NewSubmission, Outcome
 from cinnabar_storage.sharding import ShardMap
 
-from tests.support.storage_records import graded, new_submission
+from tests.support.storage_records import graded, key, new_submission
 
 BATCH = 500
 LANES = 4
@@ -110,7 +111,10 @@ def _requests(count: int) -> tuple[pb.CreateSubmissionsRequest, pb.CommitOutcome
 
 
 async def _through_grpc(
-    writer: rpc.StorageWriterServiceAsyncStub, process: psutil.Process, count: int
+    writer: rpc.StorageWriterServiceAsyncStub,
+    reader: rpc.StorageReaderServiceAsyncStub,
+    process: psutil.Process,
+    count: int,
 ) -> list[tuple[float, float]]:
     creates, commits = _requests(count)
     figures: list[tuple[float, float]] = []
@@ -123,7 +127,17 @@ async def _through_grpc(
         response = await writer.CommitOutcomes(pb.CommitOutcomesRequest(outcomes=batch), timeout=60)
         assert set(response.results) == {1}
 
-    for batches, call in ((_batches(creates.submissions), create), (_batches(commits.outcomes), commit)):
+    async def read(batch: Sequence[pb.NewSubmission]) -> None:
+        response = await reader.GetSubmissions(
+            pb.GetSubmissionsRequest(submissions=map(key, batch)), timeout=60
+        )
+        assert len(response.submissions) == len(batch)
+
+    for batches, call in (
+        (_batches(creates.submissions), create),
+        (_batches(commits.outcomes), commit),
+        (_batches(creates.submissions), read),
+    ):
         before = process.cpu_times()
         seconds = await _timed(batches, call)
         after = process.cpu_times()
@@ -152,6 +166,12 @@ async def _alone(servers: Sequence[Server], count: int) -> list[float]:
     return [count / await _timed(rows, create), count / await _timed(outcomes, commit)]
 
 
+def _by_asyncpg(index: int, alone: list[list[float]]) -> str:
+    if index >= len(alone[0]):
+        return ""
+    return f" {statistics.median(figures[index] for figures in alone):,.0f}/s by asyncpg alone,"
+
+
 async def _run(count: int, rounds: int) -> None:
     async with AsyncExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="cinnabar-measure-")))
@@ -161,7 +181,7 @@ async def _run(count: int, rounds: int) -> None:
         await migrate_all(config)
         address, process = await exits.enter_async_context(_service(setting))
         opened = await exits.enter_async_context(channel(address))
-        writer = rpc.StorageWriterServiceStub(opened)
+        writer, reader = rpc.StorageWriterServiceStub(opened), rpc.StorageReaderServiceStub(opened)
         servers = [
             await exits.enter_async_context(
                 Server(
@@ -176,19 +196,19 @@ async def _run(count: int, rounds: int) -> None:
             for urls in config.urls()
         ]
         await writer.CreateSubmissions(pb.CreateSubmissionsRequest(), wait_for_ready=True, timeout=30)
-        await _through_grpc(writer, process, BATCH * 4)
+        await _through_grpc(writer, reader, process, BATCH * 4)
         await _alone(servers, BATCH * 4)
         through: list[list[tuple[float, float]]] = []
         alone: list[list[float]] = []
         for _ in range(rounds):
-            through.append(await _through_grpc(writer, process, count))
+            through.append(await _through_grpc(writer, reader, process, count))
             alone.append(await _alone(servers, count))
-        for index, name in enumerate(("create", "commit")):
+        for index, name in enumerate(("create", "commit", "read")):
             rates = [figures[index][0] for figures in through]
             print(
                 f"{name}: {statistics.median(rates):,.0f}/s through gRPC"
                 f" ({min(rates):,.0f} to {max(rates):,.0f}),"
-                f" {statistics.median(figures[index] for figures in alone):,.0f}/s by asyncpg alone,"
+                f"{_by_asyncpg(index, alone)}"
                 f" {statistics.median(figures[index][1] for figures in through):.1f} µs of the service's CPU"
                 " each"
             )
