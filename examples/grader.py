@@ -14,7 +14,8 @@ QUEUE, CREDITS = "text", 16
 
 
 def grade(item: Item, task: LeasedTask) -> Outcome:
-    likeness = max(SequenceMatcher(None, task.answer.text, right).ratio() for right in item.text.accepted)
+    ratios = [SequenceMatcher(None, task.answer.text, right).ratio() for right in item.text.accepted]
+    likeness = max(ratios, default=0.0)
     score = item.points * (likeness if likeness > 0.8 else 0)
     made_by = Provenance(grader="close-enough", version="1")
     criterion = CriterionScore(criterion="answer", score=score, max_score=item.points, provenance=made_by)
