@@ -50,15 +50,21 @@ class Coalescer(Generic[T, R]):
         self._waiting: deque[_Entry[T, R]] = deque()
         self._pending = 0
         self._arrived = asyncio.Event()
+        self._closed = False
 
     async def submit(self, item: T) -> R:
-        """The result for one item. Raises what the flush raised, or Overloaded."""
+        """The result for one item. Raises as submit_many does."""
         return (await self.submit_many((item,)))[0]
 
     async def submit_many(self, items: Sequence[T]) -> list[R]:
-        """One result per item, in order. Raises what the flush raised, or Overloaded."""
+        """One result per item, in order.
+
+        Raises what the flush raised, Overloaded, or after the end of ``running`` DependencyUnavailable.
+        """
         if not items:
             return []
+        if self._closed:
+            raise DependencyUnavailable(self._name)
         if self._pending and self._pending + len(items) > self._max_pending:
             raise Overloaded(self._name)
         entry = _Entry[T, R](items, asyncio.get_running_loop().create_future())
@@ -77,6 +83,7 @@ class Coalescer(Generic[T, R]):
             try:
                 yield self
             finally:
+                self._closed = True
                 for lane in lanes:
                     lane.cancel()
                 while self._waiting:

@@ -176,26 +176,27 @@ class Outcomes:
 
     async def _commit_patiently(self, entries: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
         """Tries again what storage could not take; others' outcomes do not wait for it meanwhile."""
-        results = await self._try_commit(entries)
-        waiting = _unavailable(results)
+        results = [Committed.UNAVAILABLE] * len(entries)
+        waiting = list(range(len(entries)))
         deadline = time.monotonic() + self._patience
         delay = COMMIT_RETRY_SECONDS
-        while waiting and time.monotonic() < deadline:
-            await asyncio.sleep(delay)
-            delay = min(COMMIT_RETRY_CAP_SECONDS, delay * 2)
-            answers = await self._try_commit([entries[index] for index in waiting])
+        while True:
+            try:
+                answers = await self._commits.submit_many([entries[index] for index in waiting])
+            except Overloaded:
+                answers = [Committed.UNAVAILABLE] * len(waiting)
+            except DependencyUnavailable:  # this process stops
+                break
             for index, answer in zip(waiting, answers, strict=True):
                 results[index] = answer
-            waiting = _unavailable(results)
+            waiting = [index for index in waiting if results[index] is Committed.UNAVAILABLE]
+            if not waiting or time.monotonic() + delay > deadline:
+                break
+            await asyncio.sleep(delay)
+            delay = min(COMMIT_RETRY_CAP_SECONDS, delay * 2)
         if waiting:
-            log.error("outcomes not committed", extra={"count": len(waiting)})
+            log.warning("outcomes not committed", extra={"count": len(waiting)})
         return results
-
-    async def _try_commit(self, entries: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
-        try:
-            return await self._commits.submit_many(entries)
-        except (Overloaded, DependencyUnavailable):
-            return [Committed.UNAVAILABLE] * len(entries)
 
     async def _commit(self, batch: list[tuple[QueueName, FencedOutcome]]) -> list[Committed]:
         try:
@@ -240,10 +241,6 @@ class Outcomes:
         if tokens:
             self._on_cancelled(tokens)
             await self._bus.publish_cancelled(tokens)
-
-
-def _unavailable(results: Sequence[Committed]) -> list[int]:
-    return [index for index, result in enumerate(results) if result is Committed.UNAVAILABLE]
 
 
 def _fenced(lease: Lease, worker: str, outcome: Grade | DeadLetter) -> FencedOutcome:

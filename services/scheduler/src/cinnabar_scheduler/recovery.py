@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from cinnabar_scheduler.outcomes import Outcomes
-from cinnabar_scheduler.ports import OpenTasks, Queue, QueueUnavailable, Store, StoreUnavailable
+from cinnabar_scheduler.ports import Queue, QueueUnavailable, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ class Recovery:
         self._outcomes = outcomes
         self._sweep_seconds = sweep_seconds
         self._next_sweep = time.monotonic() + sweep_seconds
-        self._page = PAGE
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Recovery]:
@@ -101,11 +100,17 @@ class Recovery:
         return total
 
     async def _restore(self, lock: str, *, only_missing: bool) -> int:
-        restored = 0
+        restored, size = 0, PAGE
         for shard in range(await self._store.shard_count()):
             after: tuple[str, str] | None = None
             while True:
-                page = await self._open_tasks(shard, after)
+                try:
+                    page = await self._store.open_tasks(shard, after, size)
+                except StoreUnavailable:
+                    if size == SMALLEST_PAGE:
+                        raise
+                    size = max(SMALLEST_PAGE, size // 4)
+                    continue
                 tasks = page.tasks
                 if only_missing and tasks:
                     missing = await self._queue.missing([(task.queue, task.task) for task in tasks])
@@ -117,15 +122,6 @@ class Recovery:
                 after = page.cursor
                 await self._queue.acquire(lock, seconds=LOCK_SECONDS)
         return restored
-
-    async def _open_tasks(self, shard: int, after: tuple[str, str] | None) -> OpenTasks:
-        try:
-            page = await self._store.open_tasks(shard, after, self._page)
-        except StoreUnavailable:
-            self._page = max(SMALLEST_PAGE, self._page // 4)
-            raise
-        self._page = min(PAGE, self._page * 2)
-        return page
 
 
 async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> None:

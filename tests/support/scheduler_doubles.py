@@ -1,0 +1,80 @@
+"""The scheduler's other ports in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cinnabar_scheduler.ports import Changed, OpenTasks, StoreUnavailable
+from cinnabar_scheduler.tasks import Committed, FencedOutcome, LeaseToken, Position, Task
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """Implements Store. ``outages`` calls fail before the next one works."""
+
+    items_by_key: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    open_by_shard: list[list[Task]] = field(default_factory=lambda: [[], []])
+    outages: int = 0
+    largest_page: int = 10_000
+    unavailable: set[str] = field(default_factory=set[str])
+    outcomes: list[FencedOutcome] = field(default_factory=list[FencedOutcome])
+    pages: list[int] = field(default_factory=list[int])
+    item_calls: int = 0
+
+    async def commit(self, outcomes: Sequence[FencedOutcome]) -> tuple[list[Committed], list[Position]]:
+        self._reach()
+        results: list[Committed] = []
+        for outcome in outcomes:
+            if outcome.task in self.unavailable:
+                results.append(Committed.UNAVAILABLE)
+            elif any(
+                known.task == outcome.task and known.generation == outcome.generation
+                for known in self.outcomes
+            ):
+                results.append(Committed.ALREADY_GRADED)
+            else:
+                self.outcomes.append(outcome)
+                results.append(Committed.COMMITTED)
+        return results, [Position(0, len(self.outcomes))]
+
+    async def items(self, revisions: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+        self._reach()
+        self.item_calls += 1
+        wanted = {revision for _, revision in revisions}
+        return {key: item for key, item in self.items_by_key.items() if key.partition("/")[0] in wanted}
+
+    async def shard_count(self) -> int:
+        self._reach()
+        return len(self.open_by_shard)
+
+    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
+        self._reach()
+        self.pages.append(limit)
+        if limit > self.largest_page:
+            raise StoreUnavailable
+        after_id = "/".join(after) if after else ""
+        tasks = sorted(
+            (one for one in self.open_by_shard[shard] if one.task > after_id), key=lambda one: one.task
+        )[:limit]
+        if len(tasks) < limit:
+            return OpenTasks(tasks, None)
+        submission, _, item = tasks[-1].task.partition("/")
+        return OpenTasks(tasks, (submission, item))
+
+    def _reach(self) -> None:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailable
+
+
+@dataclass(slots=True)
+class RecordingBus:
+    """Implements Bus; keeps what was told. Serves for the callbacks of this process too."""
+
+    changed: list[Changed] = field(default_factory=list[Changed])
+    cancelled: list[LeaseToken] = field(default_factory=list[LeaseToken])
+
+    async def publish_changed(self, changed: Changed) -> None:
+        self.changed.append(changed)
+
+    async def publish_cancelled(self, tokens: Sequence[LeaseToken]) -> None:
+        self.cancelled += tokens
