@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+from collections.abc import AsyncGenerator
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
+from cinnabar_common.channels import channel
 from cinnabar_local import sql
 from cinnabar_storage.adapters.sql_migrations import head
 from cinnabar_storage.adapters.sql_server import engine_of
@@ -105,3 +109,37 @@ async def test_migrating_what_does_not_answer_fails_in_time() -> None:
     assert process.returncode == 1
     assert output.decode().strip().splitlines()[-1] == "shard 0: Postgres does not accept connections"
     assert "secret" not in output.decode()
+
+
+async def test_it_serves_and_leaves_with_0_when_asked_to(storage_shards: list[ShardUrls]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "cinnabar_storage"),
+        env={
+            "STORAGE_SHARDS": ",".join(shard.setting for shard in storage_shards),
+            "STORAGE_LISTEN": "127.0.0.1:0",
+        },
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            lines = [line async for line in _until_event(process.stderr, "serving")]
+            async with channel(f"127.0.0.1:{json.loads(lines[-1])['port']}") as opened:
+                stub = storage_service_pb2_grpc.StorageReaderServiceStub(opened)
+                answer = await stub.ListShards(storage_service_pb2.ListShardsRequest())
+                assert answer.shard_count == len(storage_shards)
+            process.terminate()
+            _, rest = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0
+    assert b"Traceback" not in b"".join(lines) + rest
+
+
+async def _until_event(stream: asyncio.StreamReader, event: str) -> AsyncGenerator[bytes]:
+    async for line in stream:
+        yield line
+        if json.loads(line)["event"] == event:
+            return

@@ -11,7 +11,7 @@ from typing import TypeVar
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
 
-from cinnabar_storage.adapters import sql_writes
+from cinnabar_storage.adapters import sql_assignments, sql_writes
 from cinnabar_storage.adapters.sql_reads import SqlCopy
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
 from cinnabar_storage.config import StorageConfig
@@ -98,12 +98,12 @@ class SqlShard:
         return await sql_writes.redrive_tasks(self._server, tenant, keys, actor)
 
     async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
-        return await sql_writes.create_assignment(self._server, revision)
+        return await sql_assignments.create_assignment(self._server, revision)
 
     async def update_assignment(
         self, revision: NewRevision, expected_revision_id: str
     ) -> tuple[Assignment, Lsn]:
-        return await sql_writes.update_assignment(self._server, revision, expected_revision_id)
+        return await sql_assignments.update_assignment(self._server, revision, expected_revision_id)
 
     async def check(self) -> None:
         await self._watch.check_primary()
