@@ -15,9 +15,7 @@ __all__ = ["storage_shards"]
 
 
 @pytest_asyncio.fixture(params=["memory", "storage"], scope="module")
-async def backend(
-    request: pytest.FixtureRequest, storage_shards: list[ShardUrls]
-) -> AsyncGenerator[Backend]:
+async def backend(request: pytest.FixtureRequest, storage_shards: list[ShardUrls]) -> AsyncGenerator[Backend]:
     """A store; each test uses a tenant of its own."""
     if request.param == "memory":
         yield MemoryBackend()

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from tests.support.gateway_world import (
     OPERATOR,
+    PARENT,
     STUDENT,
     World,
     credential,
@@ -78,7 +79,8 @@ async def test_dead_letters_are_walked_and_redriven(gateway: World) -> None:
     }
     tasks = [pb.RedriveDeadLettersRequest.Task(submission=one.submission, item=one.item) for one in seen]
     unknown = pb.RedriveDeadLettersRequest.Task(submission=created[0].name, item="pick")
-    redrive = pb.RedriveDeadLettersRequest(tasks=[*tasks, unknown])
+    foreign_id = pb.RedriveDeadLettersRequest.Task(submission=f"{PARENT}/submissions/s", item="pick")
+    redrive = pb.RedriveDeadLettersRequest(tasks=[*tasks, unknown, foreign_id])
     foreign = credential("operator", "root", tenant="elsewhere")
     assert (await gateway.operations.RedriveDeadLetters(redrive, metadata=foreign)).redriven == 0
     assert (await gateway.operations.RedriveDeadLetters(redrive, metadata=OPERATOR)).redriven == 3

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cinnabar_common.names import id_bucket
+
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import HealthProbe, Queue, SubmissionStore
@@ -56,7 +58,8 @@ class Operations:
 
     async def redrive(self, identity: Identity, tasks: Sequence[tuple[str, str]]) -> int:
         """Opens the dead letters among (submission id, item id) again; returns how many there were."""
-        opened = await self._store.redrive(identity.tenant, tasks, identity.actor)
+        known = [task for task in tasks if id_bucket(task[0]) is not None]  # other ids are nobody's
+        opened = await self._store.redrive(identity.tenant, known, identity.actor) if known else []
         self._handoff.offer(opened)
         return len(opened)
 
