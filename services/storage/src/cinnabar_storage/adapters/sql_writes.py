@@ -1,4 +1,4 @@
-"""Writes of submissions and tasks of one shard: each one statement, its own transaction, no BEGIN to pay for."""
+"""Writes of submissions and tasks of one shard: one statement each, its own transaction, without a BEGIN."""
 
 from __future__ import annotations
 
