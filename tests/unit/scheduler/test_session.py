@@ -16,16 +16,20 @@ def session() -> WorkerSession:
     return session
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
-        lambda session: session.ready("free-text", 1),
-        lambda session: session.heartbeat(["1-a"]),
-        lambda session: session.finish("1-a"),
-    ],
-    ids=["ready", "heartbeat", "report"],
-)
-def test_nothing_comes_before_the_hello(event: Callable[[WorkerSession], object]) -> None:
+def ready(session: WorkerSession) -> None:
+    session.ready("free-text", 1)
+
+
+def heartbeat(session: WorkerSession) -> None:
+    session.heartbeat(["1-a"])
+
+
+def report(session: WorkerSession) -> None:
+    session.finish("1-a")
+
+
+@pytest.mark.parametrize("event", [ready, heartbeat, report])
+def test_nothing_comes_before_the_hello(event: Callable[[WorkerSession], None]) -> None:
     with pytest.raises(ProtocolViolation, match="hello first"):
         event(WorkerSession(max_credits=10))
 
