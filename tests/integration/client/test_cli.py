@@ -220,11 +220,14 @@ async def test_an_interrupted_watch_ends_quietly() -> None:
 
 async def test_lists_and_cancel() -> None:
     async with world() as w:
-        await run(w, *SUBMIT)
+        await run(w, *SUBMIT, "--request-id", "r" * 100)
         assert "s-1" in (await run(w, "list", "net/quiz")).out
         listed = await run(w, "list", "net/quiz", "--json", "--limit", "1")
         assert [line["author"] for line in listed.lines] == ["s-1"]
         name = listed.lines[0]["name"]
+        assert any(
+            line.startswith(f"{name} ") for line in (await run(w, "list", "net/quiz")).out.splitlines()
+        )
         assert (await run(w, "cancel", name, "--json")).document["state"] == "CANCELLED"
 
 

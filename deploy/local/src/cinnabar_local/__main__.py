@@ -1,4 +1,4 @@
-"""``python -m cinnabar_local up|down|status|render``."""
+"""``python -m cinnabar_local demo|up|down|status|render``."""
 
 import sys
 

@@ -37,11 +37,17 @@ _DETACHED_READY_SECONDS = 180.0
 _DOWN_SECONDS = 90.0
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+_DEMO = "`python -m cinnabar_local demo` grades real homework and has options of its own: see demo --help."
+
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code: 0, or 1 with a clear word on what failed."""
+    if arguments[:1] == ["demo"]:
+        from cinnabar_local.demo import main as demo  # the client that it needs takes a while to import
+
+        return demo(arguments[1:])
     options = _parser().parse_args(arguments)
     _log_to_console()
     match options.command:
@@ -95,7 +101,9 @@ def run(main: Coroutine[Any, Any, int]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cinnabar_local", description="Cinnabar on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m cinnabar_local", description="Cinnabar on this machine.", epilog=_DEMO
+    )
     parser.add_argument("--data", type=Path, default=None, help="data folder (default: .local/)")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything; Ctrl-C stops it")

@@ -73,7 +73,9 @@ async def _demo(options: argparse.Namespace) -> int:
             counts = f"{len(homework.hand_ins)} submissions with {homework.tasks} items"
             console.print(f"handing in {homework.title}:")
             console.print(f"{counts}, to {len(homework.assignments)} assignments")
-            code = await demo(stack, homework, console, timeout=options.timeout)
+            folder: Path | None = options.folder
+            up = "make up" if folder is None else f".venv/bin/python -m cinnabar_local --data {folder} up"
+            code = await demo(stack, homework, console, timeout=options.timeout, up=up)
             console.print()
             console.print("stopping the suite")
     return code

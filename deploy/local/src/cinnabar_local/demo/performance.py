@@ -30,12 +30,17 @@ _SQL_PAUSE_SECONDS = 0.5
 
 
 async def demo(
-    stack: Stack, homework: Homework, console: Console, *, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    stack: Stack,
+    homework: Homework,
+    console: Console,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    up: str = "make up",
 ) -> int:
     """Hands ``homework`` in to the running ``stack`` and prints what became of it.
 
     Returns 0 when all is well; 1, after a clear word, when something was refused or not graded exactly once
-    within ``timeout`` seconds.
+    within ``timeout`` seconds. ``up`` is the command that keeps this suite running.
     """
     tenant = (
         f"demo-{int(time.time())}"  # of its own, so that a second demo on the same data counts only itself
@@ -63,7 +68,7 @@ async def demo(
     report.print_agreement(console, homework, traffic.graded)
     report.print_examples(console, homework, examples)
     wrong = report.print_rows(console, rows, expected)
-    report.print_how_to_go_on(console, address=address, token=token, example=_shown(examples, traffic))
+    report.print_how_to_go_on(console, up=up, address=address, token=token, example=_shown(examples, traffic))
     if wrong:
         return _told_failure(console, stack, traffic, len(homework.hand_ins), wrong)
     return 0

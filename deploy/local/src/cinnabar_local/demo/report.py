@@ -123,23 +123,23 @@ def print_rows(console: Console, counts: Sequence[ShardCount], expected: int) ->
     return f"{expected} tasks were accepted, but {found}"
 
 
-def print_how_to_go_on(console: Console, *, address: str, token: str, example: str) -> None:
+def print_how_to_go_on(console: Console, *, up: str, address: str, token: str, example: str) -> None:
     """The commands that continue from here."""
     parent = example.rpartition("/submissions/")[0]
     course, _, assignment = parent.removeprefix("courses/").partition("/assignments/")
     lines = (
-        "make up                              # the suite again, on the same data and ports; keep it running",
+        f"{up}   # the suite again, on the same data and ports; Ctrl-C stops it",
         f"export CINNABAR_ADDRESS={address} CINNABAR_TOKEN={token}",
-        f"cinnabar list {course}/{assignment} --limit 5",
-        f"cinnabar show {example}",
-        "cinnabar assignment create examples/networks-quiz.yaml",
-        "cinnabar submit networks-101/quiz --file examples/networks-answers.jsonl --wait",
-        "cinnabar queues",
+        f".venv/bin/cinnabar list {course}/{assignment} --limit 5",
+        f".venv/bin/cinnabar show {example}",
+        ".venv/bin/cinnabar assignment create examples/networks-quiz.yaml",
+        ".venv/bin/cinnabar submit networks-101/quiz --file examples/networks-answers.jsonl --wait",
+        f".venv/bin/cinnabar queues --token {token.replace('.instructor.', '.operator.')}",
     )
     console.print()
-    console.print("[bold]How to go on[/bold] (cinnabar is in .venv/bin)")
+    console.print("[bold]How to go on[/bold]")
     for line in lines:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def choose_examples(graded: Sequence[Handed]) -> list[tuple[str, Handed]]:

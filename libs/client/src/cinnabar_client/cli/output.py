@@ -10,11 +10,14 @@ import click
 from cinnabar_common.errors import FieldViolation
 from google.protobuf.message import Message
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from cinnabar_client import render
 from cinnabar_client.convert import InvalidInput
 from cinnabar_client.errors import ApiError
+
+_TABLE_WIDTH = 240
 
 
 class Output:
@@ -34,7 +37,7 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(content, ensure_ascii=False, indent=2))
         else:
-            self._console.print(view)
+            self.view(view)
 
     def line(self, content: Message | Mapping[str, object], view: RenderableType | None = None) -> None:
         """One of many: a line of JSON, or the view, where there is one."""
@@ -46,7 +49,12 @@ class Output:
 
     def view(self, view: RenderableType) -> None:
         """For people only."""
-        if not self.as_json:
+        if self.as_json:
+            return
+        if isinstance(view, Table):
+            # Names stay in one piece, to be copied; the terminal wraps lines that are too long for it.
+            Console(highlight=False, width=max(self._console.width, _TABLE_WIDTH)).print(view)
+        else:
             self._console.print(view)
 
     def error(self, error: ApiError | InvalidInput | click.ClickException) -> None:
