@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cinnabar_grader.semantic.encoders import Encoded
 from cinnabar_grader.semantic.text import Analysis
 
-__all__ = ["EMBEDDING", "LEXICAL", "Text", "features", "overlap"]
+__all__ = ["EMBEDDING", "LEXICAL", "Text", "common_subsequence", "features", "overlap"]
 
 LEXICAL: Final = (
     "recall",  # content words of the reference that the answer has
@@ -65,7 +65,7 @@ def _lexical(question: Analysis, reference: Analysis, answer: Analysis) -> list[
         new_recall,
         new_precision,
         overlap(reference.trigrams, answer.trigrams)[0],
-        _common_subsequence(reference.sequence, answer.sequence) / max(1, len(reference.sequence)),
+        common_subsequence(reference.sequence, answer.sequence) / max(1, len(reference.sequence)),
         len(reference.numbers & answer.numbers) / len(reference.numbers) if reference.numbers else 0.5,
         float((reference.negations - answer.negations) % 2),
         float(verdicts),
@@ -99,7 +99,7 @@ def overlap(reference: Mapping[_Term, int], answer: Mapping[_Term, int]) -> tupl
     return recall, precision, 2 * recall * precision / (recall + precision)
 
 
-def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence; bit-parallel (Hyyrö 2004), a step per word of `left`."""
     masks: dict[str, int] = {}
     for index, word in enumerate(right):

@@ -6,18 +6,33 @@ from dataclasses import dataclass
 from typing import Final
 
 from cinnabar_grader.semantic.features import Text, overlap
-from cinnabar_grader.semantic.lexicon import DENIAL, INSTRUCTIONS, LISTING, NO, REFUSALS
+from cinnabar_grader.semantic.lexicon import DENIAL, INSTRUCTIONS, NO, REFUSALS, REFUSING
+from cinnabar_grader.semantic.polarity import contradicted, denied
 from cinnabar_grader.semantic.scores import Flag
 from cinnabar_grader.semantic.text import Analysis, clauses
+from cinnabar_grader.semantic.wording import is_bare_list, is_salad, lists_keywords
 
 __all__ = ["Verdict", "guard", "is_refusal", "without_instructions"]
 
 _EDGES: Final = " .!?,;:-_~^*()[]'\"。！？，；：、…～（）"
-_SEPARATOR: Final = re.compile(r"[,，、;；/|\n•]|\s-\s")
+_PIECE: Final = re.compile(r"[.!?;,:。！？；，：\s]+")
 _DOUBTED: Final = 0.2
-"""At most this for a denied or scrambled reference or a few words off the topic: teachers give 0."""
+"""At most this for a denied or scrambled reference or what is off the topic: teachers give 0."""
+_REVERSED: Final = 0.3
+"""At most this for terms without sentences, or where half of an answer says the opposite."""
+_MAX_REFUSAL: Final = 100
+_MAX_DENSE_REFUSAL: Final = 30
+"""Characters up to which an answer can be a refusal in its own words."""
 _SHORT: Final = 8
 """Tokens below which an answer has little to be far from the topic with."""
+_FAR: Final = 0.6
+_FAR_DENSE: Final = 0.35
+"""Nearness below which even a long answer off the topic is bounded."""
+_SOME: Final = 0.2
+_SWAPPED: Final = 0.3
+_HALF: Final = 0.5
+"""Shares of an answer that say the opposite: from `_SOME` on a person looks at a denial (at a swapped word
+always); from `_HALF` (`_SWAPPED`) on the score is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +72,43 @@ def guard(question: Text, references: Sequence[Text], best: Text, answer: Text) 
     asked, wanted, given = question.analysis, best.analysis, answer.analysis
     if _copies_question(asked, [text.analysis for text in references], given):
         return Verdict((Flag.QUESTION_COPY,), 0.0, settled=True)
-    flags: list[Flag] = []
-    denied, salad = _denies(wanted, given), _is_salad(wanted, given)
-    off_topic = _is_off_topic(question, references, best, answer)
-    if off_topic:
-        flags.append(Flag.OFF_TOPIC)
-    if denied:
-        flags.append(Flag.NEGATION_MISMATCH)
-    if _lists_keywords(asked, wanted, given):
-        flags.append(Flag.KEYWORD_LIST)
-    if salad:
-        flags.append(Flag.WORD_SALAD)
+    known = [text.analysis for text in references]
+    if _refuses(asked, known, given):
+        return Verdict((Flag.REFUSAL,), 0.0, settled=True)
+    found: dict[Flag, float] = {}
+    nearness = _nearness(question, references, best, answer)
+    if nearness < 1.0:
+        found[Flag.OFF_TOPIC] = (
+            _DOUBTED if nearness < (_FAR_DENSE if given.dense else _FAR) or given.length < _SHORT else 1.0
+        )
+    against = denied(known, given)
+    if _denies(wanted, given):
+        found[Flag.NEGATION_MISMATCH] = _DOUBTED
+    elif against >= _SOME:
+        found[Flag.NEGATION_MISMATCH] = _REVERSED if against >= _HALF else 1.0
+    swapped = contradicted(known, given)
+    if swapped > 0:
+        found[Flag.CONTRADICTION] = _REVERSED if swapped >= _SWAPPED else 1.0
+    if is_bare_list(asked, known, given):
+        found[Flag.KEYWORD_LIST] = _REVERSED
+    elif lists_keywords(asked, wanted, given):
+        found[Flag.KEYWORD_LIST] = 1.0
+    if is_salad(asked, known, wanted, given):
+        found[Flag.WORD_SALAD] = _DOUBTED
     if _is_foreign(wanted, given):
-        flags.append(Flag.SCRIPT_MISMATCH)
-    worthless = denied or salad or (off_topic and given.length < _SHORT)
-    return Verdict(tuple(flags), _DOUBTED if worthless else 1.0)
+        found[Flag.SCRIPT_MISMATCH] = 1.0
+    return Verdict(tuple(found), min(found.values(), default=1.0))
+
+
+def _refuses(question: Analysis, references: Sequence[Analysis], answer: Analysis) -> bool:
+    """A short text with a refusal somewhere in it, and not one word of a reference."""
+    if len(answer.text) > (_MAX_DENSE_REFUSAL if answer.dense else _MAX_REFUSAL):
+        return False
+    pieces = _PIECE.split(answer.text) if answer.dense else [answer.text.replace("’", "'")]
+    if not any(REFUSING.search(piece) or is_refusal(piece) for piece in pieces):
+        return False
+    new = answer.content.keys() - question.content.keys()
+    return not any(new & reference.content.keys() for reference in references)
 
 
 def _copies_question(question: Analysis, references: Sequence[Analysis], answer: Analysis) -> bool:
@@ -83,19 +120,19 @@ def _copies_question(question: Analysis, references: Sequence[Analysis], answer:
     return precision >= 0.8 and not any(new & reference.content.keys() for reference in references)
 
 
-def _is_off_topic(question: Text, references: Sequence[Text], best: Text, answer: Text) -> bool:
-    """Far from everything known of the question, in words and in the embedding together."""
+def _nearness(question: Text, references: Sequence[Text], best: Text, answer: Text) -> float:
+    """How near to anything known of the question, in words and in the embedding; below 1 is off the topic."""
     short = answer.analysis.length < _SHORT
     if short and best.analysis.verdict * answer.analysis.verdict > 0:
-        return False  # "no" is an answer
+        return 1.0  # "no" is an answer
     terms = set(question.analysis.content).union(*(text.analysis.content for text in references))
     found = answer.analysis.content.keys()
     shared = len(terms & found) / max(1, len(found))
     if answer.encoded is None:
-        return shared < 0.1
+        return shared / 0.1
     known = [text.encoded for text in (question, *references) if text.encoded is not None]
     nearest = max(float(answer.encoded.vector @ encoded.vector) for encoded in known)
-    return nearest + 2 * shared < (0.5 if short else 0.75)
+    return (nearest + 2 * shared) / (0.5 if short else 0.75)
 
 
 def _denies(reference: Analysis, answer: Analysis) -> bool:
@@ -108,38 +145,6 @@ def _denies(reference: Analysis, answer: Analysis) -> bool:
         # "False, …" is then what is wanted; a denial of that very verdict is not.
         return precision > 0.8 and bool(NO.search(answer.text[denial.end() :]))
     return precision > 0.5
-
-
-def _lists_keywords(question: Analysis, reference: Analysis, answer: Analysis) -> bool:
-    """Many short pieces, or words without any function words, most of them the reference's."""
-    if answer.length < 5 or reference.length < 10 or len(reference.text) < (20 if reference.dense else 40):
-        return False
-    pieces = [piece.split() for piece in _SEPARATOR.split(answer.text) if piece.strip()]
-    enough = 12 if LISTING.search(question.text) else 5
-    if answer.dense:
-        bare = len(pieces) >= enough and len("".join(map("".join, pieces))) <= 4.5 * len(pieces)
-    else:
-        listed = len(pieces) >= enough and sum(map(len, pieces)) <= 2 * len(pieces)
-        unbound = answer.length >= enough + 2 and answer.functions <= 0.05 * answer.length
-        bare = listed or (unbound and reference.functions >= 0.2 * reference.length)
-    _, precision, _ = overlap(reference.content, answer.content)
-    return bare and (answer.dense or precision > 0.4)
-
-
-def _is_salad(reference: Analysis, answer: Analysis) -> bool:
-    """Nearly all tokens are the reference's, hardly any two stand together as they do there.
-
-    A short honest answer can reuse words in its own order: most of the reference has to be there, or no order
-    at all.
-    """
-    if answer.length < 6 or reference.length < 6:
-        return False
-    known, found = set(reference.tokens), set(answer.tokens)
-    shared, whole = len(found & known) / len(found), len(found & known) / len(known)
-    _, neighbours, _ = overlap(reference.bigrams, answer.bigrams)
-    if whole > 0.7:
-        return neighbours < 0.3 and shared > (0.75 if answer.dense else 0.85)
-    return neighbours < 0.1 and shared > 0.85 and answer.length >= 10
 
 
 def _is_foreign(reference: Analysis, answer: Analysis) -> bool:

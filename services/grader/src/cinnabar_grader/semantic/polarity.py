@@ -1,0 +1,193 @@
+"""Does an answer say the opposite of a reference? Clause by clause: denials, and words with an opposite.
+
+Only a clause that says almost the same words as one of the reference's sentences is compared: what is put in
+other words is left to the regression.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from cinnabar_grader.semantic.lexicon import (
+    CHINESE_FUNCTION,
+    CHINESE_NEGATION,
+    CHINESE_OPPOSITES,
+    CONDITIONAL,
+    ENGLISH_DENIAL,
+    ENGLISH_FUNCTION,
+    ENGLISH_NEGATION,
+    ENGLISH_OPPOSITES,
+    HEDGED,
+    PRIVATIVE,
+)
+from cinnabar_grader.semantic.text import Analysis, stem
+
+__all__ = ["contradicted", "denied"]
+
+_SENTENCE: Final = re.compile(r"[.!?;](?=\s|$)|[。！？；\n\r]+")
+_PART: Final = re.compile(
+    r"[,:()]|[，：、（）]|\b(?:but|because|since|so|while|whereas|although|though|and|which|that|as)\b",
+    re.IGNORECASE,
+)
+_DENSE_PART: Final = re.compile(r"[.,!?;:](?=\s|$)|[。！？；：，,\n\r（）()]+")
+_WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
+_CLOSE: Final = 0.75
+"""Share of a clause's content words that one sentence of a reference must have to be about the same."""
+_DENSE_CLOSE: Final = 0.6
+"""The same in pairs of characters, which every change of a word costs two of."""
+
+_ALIKE: Final = 0.6
+_DENSE_ALIKE: Final = 0.55
+"""Dice coefficient from which on two clauses are compared word by word."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    words: tuple[str, ...]
+    """Lower case; in dense scripts the characters."""
+    content: tuple[str, ...]
+    """Stems of content words in order; in dense scripts pairs of characters, negations left out."""
+    negations: int
+    heads: frozenset[str]
+    """What follows directly on a negation: the next content word, or two characters."""
+    hedged: bool
+    """Conditional, or "not only": says nothing about what is."""
+
+
+def denied(references: Sequence[Analysis], answer: Analysis) -> float:
+    """0..1: the share of the answer's content in clauses that deny what a reference affirms."""
+    parts = _clauses(answer.text, answer.dense, True)
+    total = sum(len(part.content) for part in parts)
+    against = sum(len(part.content) for part in parts if _is_denial(references, part, answer.dense))
+    return against / total if total else 0.0
+
+
+def _is_denial(references: Sequence[Analysis], part: _Clause, dense: bool) -> bool:
+    if part.hedged or part.negations % 2 == 0 or len(part.content) < (3 if dense else 2):
+        return False
+    known = (*_wanted(references, dense, False), *_wanted(references, dense, True))
+    if any(part.heads & wanted.heads for wanted in known):
+        return False  # a reference denies the same
+    for whole in (False, True):
+        # A part that says the same is more to the point than a sentence that has the same words somewhere.
+        close = [wanted for wanted in _wanted(references, dense, whole) if _shared(part, wanted, dense)]
+        if close:
+            return not any(wanted.negations or wanted.hedged for wanted in close)
+    return False
+
+
+def _shared(part: _Clause, wanted: _Clause, dense: bool) -> bool:
+    found, known = set(part.content), set(wanted.content)
+    return len(found & known) >= (_DENSE_CLOSE if dense else _CLOSE) * len(found)
+
+
+def contradicted(references: Sequence[Analysis], answer: Analysis) -> float:
+    """0..1: the share of the answer's clauses that put a word's opposite where a reference has the word."""
+    parts = _clauses(answer.text, answer.dense, True)
+    wanted = list(_wanted(references, answer.dense, False))
+    count = sum(1 for part in parts if _is_opposite(wanted, part, answer.dense))
+    return count / len(parts) if parts else 0.0
+
+
+def _is_opposite(references: Sequence[_Clause], part: _Clause, dense: bool) -> bool:
+    """The clause of the references that is most like `part` has the opposite of one of its words."""
+    if part.hedged or not references:
+        return False
+    likeness = [(_likeness(part, wanted, dense), index) for index, wanted in enumerate(references)]
+    best, index = max(likeness, key=lambda pair: (pair[0], -pair[1]))
+    if best < (_DENSE_ALIKE if dense else _ALIKE):
+        return False
+    wanted = references[index]
+    if part.negations % 2 != wanted.negations % 2:
+        return False
+    return _swapped(part.words, wanted.words, dense)
+
+
+def _swapped(given: Sequence[str], wanted: Sequence[str], dense: bool) -> bool:
+    found, known = set(given), set(wanted)
+    return any(
+        (found & left and known & right and not found & right and not known & left)
+        or (found & right and known & left and not found & left and not known & right)
+        for left, right in (CHINESE_OPPOSITES if dense else ENGLISH_OPPOSITES)
+    )
+
+
+def _likeness(part: _Clause, wanted: _Clause, dense: bool) -> float:
+    """Dice coefficient of the words that have no opposite; 0 when they are not in the same order."""
+    left, right = _plain(part, dense), _plain(wanted, dense)
+    if len(set(left)) < (3 if dense else 2) or not right:
+        return 0.0
+    shared = set(left) & set(right)
+    if [w for w in dict.fromkeys(left) if w in shared] != [w for w in dict.fromkeys(right) if w in shared]:
+        return 0.0  # "A is slower than B" agrees with "B is faster than A"
+    return 2 * len(shared) / (len(set(left)) + len(set(right)))
+
+
+def _plain(clause: _Clause, dense: bool) -> list[str]:
+    if dense:
+        return [char for char in clause.words if char not in _PAIRED_CHARS and char not in CHINESE_FUNCTION]
+    return [word for word in clause.content if word not in _PAIRED_STEMS]
+
+
+_PAIRED_CHARS: Final = frozenset(char for pair in CHINESE_OPPOSITES for side in pair for char in side)
+_PAIRED_STEMS: Final = frozenset(stem(word) for pair in ENGLISH_OPPOSITES for side in pair for word in side)
+
+
+def _wanted(references: Sequence[Analysis], dense: bool, whole: bool) -> Iterator[_Clause]:
+    for reference in references:
+        if reference.dense == dense:
+            yield from _known(reference.text, dense, not whole)
+
+
+@lru_cache(maxsize=512)
+def _known(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
+    """`_clauses` of a reference, which comes back with every answer."""
+    return _clauses(text, dense, split)
+
+
+def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
+    """The clauses of `text`, or with `split` False its sentences (spaced scripts only)."""
+    if dense:
+        return tuple(filter(None, map(_dense_clause, _DENSE_PART.split(text))))
+    found: list[_Clause] = []
+    for sentence in _SENTENCE.split(text):
+        conditional = bool(CONDITIONAL.search(sentence))
+        denial = ENGLISH_DENIAL.search(sentence)
+        if denial and split:
+            # "It is false that A, since B" denies all of the sentence that follows.
+            pieces = [*_PART.split(sentence[: denial.start()]), sentence[denial.end() :]]
+        else:
+            pieces = _PART.split(sentence) if split else [sentence]
+        for index, piece in enumerate(pieces):
+            outright = int(bool(denial) and (not split or index == len(pieces) - 1))
+            clause = _spaced_clause(piece, conditional, outright)
+            if clause is not None:
+                found.append(clause)
+    return tuple(found)
+
+
+def _spaced_clause(text: str, conditional: bool, outright: int) -> _Clause | None:
+    words = tuple(match.group().lower().replace("’", "'") for match in _WORD.finditer(text))
+    content = tuple(
+        stem(word) for word in words if word not in ENGLISH_FUNCTION and word not in ENGLISH_NEGATION
+    )
+    negations = sum(word in ENGLISH_NEGATION or word.endswith("n't") or word in PRIVATIVE for word in words)
+    hedged = conditional or bool(HEDGED.search(text))
+    heads = frozenset(
+        stem(next((later for later in words[index + 1 :] if later not in ENGLISH_FUNCTION), ""))
+        for index, word in enumerate(words)
+        if word in ENGLISH_NEGATION or word.endswith("n't")
+    )
+    return _Clause(words, content, negations + outright, heads - {""}, hedged) if content else None
+
+
+def _dense_clause(text: str) -> _Clause | None:
+    bare, negations = CHINESE_NEGATION.subn("", text)
+    chars = tuple(c for c in bare.lower() if c.isalnum())
+    pairs = tuple(map("".join, pairwise(chars)))
+    heads = frozenset(text[match.end() : match.end() + 2] for match in CHINESE_NEGATION.finditer(text))
+    hedged = bool(HEDGED.search(text) or CONDITIONAL.search(text))
+    return _Clause(chars, pairs, negations, heads - {""}, hedged) if pairs else None
