@@ -93,9 +93,9 @@ class ScriptedWorker:
         if not condition():
             raise StreamEnded(f"{self.name}: {self.ended!r} while waiting for {description}")
 
-    async def end(self, *, seconds: float = 5) -> BaseException | None:
+    async def end(self, *, why: str = "", seconds: float = 5) -> BaseException | None:
         """Waits for the end of the stream; returns the error, None when it ended well."""
-        await self.until(lambda: self.done, "the end of the stream", seconds=seconds)
+        await self.until(lambda: self.done, f"the end of the stream {why}", seconds=seconds)
         return self.ended
 
     async def leave(self) -> None:

@@ -289,3 +289,12 @@ async def test_valkey_paused_and_resumed(parts: Suite, valkey_server: ValkeyServ
         await scheduler.enqueue([task])
         await one.until(lambda: one.leased, "the task", seconds=5)
         assert await one.grade(one.leased[:1]) == [pb.Receipt.COMMITTED]
+
+
+async def test_nobody_follows_without_bound(shared: Shared) -> None:
+    call = shared.scheduler.queue.Follow()
+    await call.read()
+    await call.write(queue_pb.FollowRequest(add=[f"s{number}" for number in range(100_001)]))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -228,7 +228,7 @@ async def test_a_worker_that_breaks_the_protocol_harms_only_itself(shared: Share
             async with worker(shared.scheduler.target, "bad") as bad:
                 for message in messages:
                     await bad.send(message)
-                code, reason, metadata = reason_of(await bad.end())
+                code, reason, metadata = reason_of(await bad.end(why=rule))
                 assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WORKER_PROTOCOL_VIOLATION")
                 assert metadata["rule"].startswith(rule.partition(" (")[0])
         assert await good.grade([lease]) == [pb.Receipt.COMMITTED]

@@ -20,6 +20,7 @@ from cinnabar_scheduler.tasks import LeaseToken, QueueCounts, QueueName, Task
 
 MAX_UNREAD_CHANGES = 1_000
 LAST_GENERATION = 2**31 - 1
+LAST_WRITE_SECONDS = 1.0
 
 
 class QueueService(QueueServiceServicer):
@@ -99,10 +100,12 @@ class QueueService(QueueServiceServicer):
         request_iterator: object,
         context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse],
     ) -> None:
-        outbox: asyncio.Queue[Changed] = asyncio.Queue(MAX_UNREAD_CHANGES)
+        outbox: asyncio.Queue[Changed | None] = asyncio.Queue(MAX_UNREAD_CHANGES + 1)
 
         def tell(changed: Changed) -> None:
-            if not outbox.full():  # a gateway that does not read sees the change on its own timer
+            if (
+                outbox.qsize() < MAX_UNREAD_CHANGES
+            ):  # a gateway that does not read sees the change on its own timer
                 outbox.put_nowait(changed)
 
         follower = Follower(tell)
@@ -110,30 +113,41 @@ class QueueService(QueueServiceServicer):
         try:
             await context.write(pb.FollowResponse())
             async with asyncio.TaskGroup() as group:
-                side_tasks = (
-                    group.create_task(_write(outbox, context), name="follow-writer"),
-                    group.create_task(_end_when(self._leaving), name="follow-leaving"),
-                )
-                while (request := await context.read()) is not grpc.aio.EOF:
-                    assert isinstance(request, pb.FollowRequest)
-                    if not follower.change(request.add, request.remove):
-                        raise Overloaded(f"follow: at most {MAX_FOLLOWED}")
-                for task in side_tasks:
-                    task.cancel()
+                writer = group.create_task(_write(outbox, context), name="follow-writer")
+                leaving = group.create_task(self._leaving.wait(), name="follow-leaving")
+                reader = group.create_task(_read(follower, context), name="follow-reader")
+                await asyncio.wait((reader, leaving), return_when=asyncio.FIRST_COMPLETED)
+                reader.cancel()
+                leaving.cancel()
+                outbox.put_nowait(None)
+                # A status cannot be sent while a message is.
+                await asyncio.wait((writer,), timeout=LAST_WRITE_SECONDS)
+                writer.cancel()
+            if self._leaving.is_set():
+                raise DependencyUnavailable("scheduler")
+            if not reader.result():
+                raise Overloaded(f"follow: at most {MAX_FOLLOWED}")
         finally:
             self._followers.remove(follower)
 
 
+async def _read(
+    follower: Follower, context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse]
+) -> bool:
+    """Reads until the gateway half-closes; False when it would follow too many."""
+    while (request := await context.read()) is not grpc.aio.EOF:
+        assert isinstance(request, pb.FollowRequest)
+        if not follower.change(request.add, request.remove):
+            return False
+    return True
+
+
 async def _write(
-    outbox: asyncio.Queue[Changed], context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse]
+    outbox: asyncio.Queue[Changed | None],
+    context: grpc.aio.ServicerContext[pb.FollowRequest, pb.FollowResponse],
 ) -> None:
-    while True:
-        await context.write(convert.follow_response(await outbox.get()))
-
-
-async def _end_when(leaving: asyncio.Event) -> None:
-    await leaving.wait()
-    raise DependencyUnavailable("scheduler")
+    while (changed := await outbox.get()) is not None:
+        await context.write(convert.follow_response(changed))
 
 
 def enqueue_coalescer(queue: Queue, dispatcher: Dispatcher) -> Coalescer[Task, bool]:

@@ -26,6 +26,8 @@ MAX_REPORTS_IN_FLIGHT = 16
 # A worker that does not read is not read from either.
 MAX_UNREAD = 64
 HEARTBEATS_PER_LEASE = 3
+# A status cannot be sent while a message is: the last one gets so long to go out.
+LAST_WRITE_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
 
 
@@ -108,12 +110,20 @@ class _WorkStream:
                 leaving.cancel()
                 keeper.cancel()
                 self._outbox.put_nowait(None)
-                await writer
+                await asyncio.wait(
+                    (writer,), timeout=LAST_WRITE_SECONDS if self._ends_early(reader) else None
+                )
+                writer.cancel()
+            if not reader.cancelled() and (violation := reader.result()) is not None:
+                raise violation
             if self._leaving.is_set():
                 raise DependencyUnavailable("scheduler")
         finally:
             self._dispatcher.detach(attachment)
             await self._let_go(session)
+
+    def _ends_early(self, reader: asyncio.Task[WorkerProtocolViolation | None]) -> bool:
+        return self._leaving.is_set() or reader.cancelled() or reader.result() is not None
 
     async def _let_go(self, session: WorkerSession) -> None:
         lost = [*session.held.values(), *session.committing.values()]
@@ -125,7 +135,10 @@ class _WorkStream:
         else:
             await asyncio.shield(self._outcomes.lose(session.worker, lost))
 
-    async def _read(self, session: WorkerSession, attachment: Attachment, reports: asyncio.TaskGroup) -> None:
+    async def _read(
+        self, session: WorkerSession, attachment: Attachment, reports: asyncio.TaskGroup
+    ) -> WorkerProtocolViolation | None:
+        """Reads until the worker half-closes, or breaks the protocol: that is returned, not raised."""
         while (request := await self._context.read()) is not grpc.aio.EOF:
             assert isinstance(request, pb.WorkRequest)
             try:
@@ -151,10 +164,11 @@ class _WorkStream:
                     case None:
                         raise ProtocolViolation("a message says something")
             except ProtocolViolation as violation:
-                raise WorkerProtocolViolation(violation.rule) from violation
+                return WorkerProtocolViolation(violation.rule)
             while self._outbox.qsize() > MAX_UNREAD:
                 self._room.clear()
                 await self._room.wait()
+        return None
 
     def _welcome(self, session: WorkerSession) -> pb.WorkResponse:
         lease, heartbeat = Duration(), Duration()
