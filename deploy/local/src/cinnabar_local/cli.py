@@ -31,7 +31,7 @@ from cinnabar_local.identity import unprivileged
 from cinnabar_local.process import StartFailed
 from cinnabar_local.servers.envoy import compose_settings, render
 from cinnabar_local.stack import running
-from cinnabar_local.table import Addresses, StackConfig
+from cinnabar_local.table import PUBLIC_PORT, Addresses, StackConfig
 
 _DETACHED_READY_SECONDS = 180.0
 _DOWN_SECONDS = 90.0
@@ -132,6 +132,7 @@ async def _up(options: argparse.Namespace) -> int:
         graders=options.graders,
         services=not options.data_servers_only,
         supervise=True,
+        envoy_port=PUBLIC_PORT,
     )
     began = time.monotonic()
     async with running(config) as stack:

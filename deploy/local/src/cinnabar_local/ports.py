@@ -40,10 +40,10 @@ class Ports:
         if file is not None and file.exists():
             self._known = {str(name): int(port) for name, port in json.loads(file.read_text("utf-8")).items()}
 
-    def of(self, name: str) -> int:
-        """The port of ``name``. Raises NoFreePort."""
+    def of(self, name: str, *, preferred: int | None = None) -> int:
+        """The port of ``name``: the one remembered, else ``preferred``, else any. Raises NoFreePort."""
         if name not in self._chosen:
-            self._chosen[name] = self._choose(self._known.get(name))
+            self._chosen[name] = self._choose(self._known.get(name, preferred))
         return self._chosen[name]
 
     def save(self) -> None:

@@ -13,13 +13,16 @@ from cinnabar_local.ports import HOST, Ports
 from cinnabar_local.process import ProcessSpec, Step
 from cinnabar_local.servers import Endpoint, Envoy, PostgresShard, SeaweedFS, Valkey, postgres_shard
 
+PUBLIC_PORT = 8080  # where the command line of the client looks by default
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """How much of what.
 
     ``env`` adds settings: by service ("scheduler") for all its replicas, or by process ("scheduler-0").
-    ``supervise`` starts again what dies unasked. Without ``services`` there are the data servers alone.
+    ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. Without
+    ``services`` there are the data servers alone.
     """
 
     data_dir: Path
@@ -31,6 +34,7 @@ class StackConfig:
     services: bool = True
     objects: bool = True
     supervise: bool = False
+    envoy_port: int | None = None
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
@@ -155,7 +159,7 @@ def build_table(
     envoy = Envoy(
         name="envoy",
         folder=folder / "envoy",
-        port=ports.of("envoy"),
+        port=ports.of("envoy", preferred=config.envoy_port),
         admin_port=ports.of("envoy-admin"),
         gateways=tuple(Endpoint.parse(address) for address in listen["gateway"]),
     )

@@ -17,6 +17,7 @@ from cinnabar_local.demo.performance import DEFAULT_TIMEOUT_SECONDS, demo
 from cinnabar_local.demo.startup import told
 from cinnabar_local.folders import default_folder
 from cinnabar_local.stack import StackConfig, running
+from cinnabar_local.table import PUBLIC_PORT
 
 __all__ = ["demo", "load", "main", "parser"]
 
@@ -61,7 +62,7 @@ async def _demo(options: argparse.Namespace) -> int:
     limit: int | None = options.limit
     homework = sources.sample(limit=limit) if options.sample else load(options.data, limit=limit)
     console.print("[bold]Cinnabar[/bold]: bringing the suite up")
-    config = StackConfig(data_dir=options.folder or default_folder(), supervise=True)
+    config = StackConfig(data_dir=options.folder or default_folder(), supervise=True, envoy_port=PUBLIC_PORT)
     began = time.monotonic()
     with told(console):
         async with running(config) as stack:
