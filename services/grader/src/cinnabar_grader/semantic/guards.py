@@ -25,14 +25,13 @@ _MAX_DENSE_REFUSAL: Final = 30
 """Characters up to which an answer can be a refusal in its own words."""
 _SHORT: Final = 8
 """Tokens below which an answer has little to be far from the topic with."""
-_FAR: Final = 0.6
+_FAR: Final = 0.5
 _FAR_DENSE: Final = 0.35
 """Nearness below which even a long answer off the topic is bounded."""
 _SOME: Final = 0.2
-_SWAPPED: Final = 0.3
-_HALF: Final = 0.5
+_MUCH: Final = 0.3
 """Shares of an answer that say the opposite: from `_SOME` on a person looks at a denial (at a swapped word
-always); from `_HALF` (`_SWAPPED`) on the score is bounded."""
+always); from `_MUCH` on the score is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,10 @@ def guard(question: Text, references: Sequence[Text], best: Text, answer: Text) 
     if _denies(wanted, given):
         found[Flag.NEGATION_MISMATCH] = _DOUBTED
     elif against >= _SOME:
-        found[Flag.NEGATION_MISMATCH] = _REVERSED if against >= _HALF else 1.0
+        found[Flag.NEGATION_MISMATCH] = _REVERSED if against >= _MUCH else 1.0
     swapped = contradicted(known, given)
     if swapped > 0:
-        found[Flag.CONTRADICTION] = _REVERSED if swapped >= _SWAPPED else 1.0
+        found[Flag.CONTRADICTION] = _REVERSED if swapped >= _MUCH else 1.0
     if is_bare_list(asked, known, given):
         found[Flag.KEYWORD_LIST] = _REVERSED
     elif lists_keywords(asked, wanted, given):

@@ -34,9 +34,9 @@ _PART: Final = re.compile(
 )
 _DENSE_PART: Final = re.compile(r"[.,!?;:](?=\s|$)|[。！？；：，,\n\r（）()]+")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
-_CLOSE: Final = 0.75
+_CLOSE: Final = 0.65
 """Share of a clause's content words that one sentence of a reference must have to be about the same."""
-_DENSE_CLOSE: Final = 0.6
+_DENSE_CLOSE: Final = 0.5
 """The same in pairs of characters, which every change of a word costs two of."""
 
 _ALIKE: Final = 0.6
@@ -152,24 +152,21 @@ def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
     """The clauses of `text`, or with `split` False its sentences (spaced scripts only)."""
     if dense:
         return tuple(filter(None, map(_dense_clause, _DENSE_PART.split(text))))
-    found: list[_Clause] = []
+    found: list[_Clause | None] = []
     for sentence in _SENTENCE.split(text):
         conditional = bool(CONDITIONAL.search(sentence))
         denial = ENGLISH_DENIAL.search(sentence)
-        if denial and split:
-            # "It is false that A, since B" denies all of the sentence that follows.
-            pieces = [*_PART.split(sentence[: denial.start()]), sentence[denial.end() :]]
-        else:
-            pieces = _PART.split(sentence) if split else [sentence]
-        for index, piece in enumerate(pieces):
-            outright = int(bool(denial) and (not split or index == len(pieces) - 1))
-            clause = _spaced_clause(piece, conditional, outright)
-            if clause is not None:
-                found.append(clause)
-    return tuple(found)
+        before, after = (sentence[: denial.start()], sentence[denial.end() :]) if denial else (sentence, "")
+        found.extend(
+            _spaced_clause(piece, conditional, 0) for piece in (_PART.split(before) if split else [before])
+        )
+        for index, piece in enumerate(_PART.split(after) if split else [after]):
+            # "It is false that A, since B, and it does not C" denies A, B and C.
+            found.append(_spaced_clause(piece, conditional, 1, again=index > 0))
+    return tuple(clause for clause in found if clause is not None)
 
 
-def _spaced_clause(text: str, conditional: bool, outright: int) -> _Clause | None:
+def _spaced_clause(text: str, conditional: bool, outright: int, *, again: bool = False) -> _Clause | None:
     words = tuple(match.group().lower().replace("’", "'") for match in _WORD.finditer(text))
     content = tuple(
         stem(word) for word in words if word not in ENGLISH_FUNCTION and word not in ENGLISH_NEGATION
@@ -181,7 +178,13 @@ def _spaced_clause(text: str, conditional: bool, outright: int) -> _Clause | Non
         for index, word in enumerate(words)
         if word in ENGLISH_NEGATION or word.endswith("n't")
     )
-    return _Clause(words, content, negations + outright, heads - {""}, hedged) if content else None
+    return (
+        _Clause(
+            words, content, max(negations, outright) if again else negations + outright, heads - {""}, hedged
+        )
+        if content
+        else None
+    )
 
 
 def _dense_clause(text: str) -> _Clause | None:

@@ -17,6 +17,7 @@ from cinnabar_grader.semantic.text import Analysis
 __all__ = ["is_bare_list", "is_salad", "lists_keywords"]
 
 _SEPARATOR: Final = re.compile(r"[,，、;；/|\n•]|\s-\s")
+_LIST_SEPARATOR: Final = re.compile(r"[,;/|\n•.]|\s-\s")
 _DENSE_SEPARATOR: Final = re.compile(r"[,，、;；/|\n•\s]")
 _DENSE_STOP: Final = re.compile(r"[，。；：！？,.;:!?\s]+")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|[.,;:!?()]")
@@ -64,11 +65,12 @@ def is_bare_list(question: Analysis, references: Sequence[Analysis], answer: Ana
             and not any(c in _BOUND for piece in pieces for c in piece)
         )
     words = sum(token.isalpha() and len(token) > 2 for token in answer.tokens)
-    if answer.length < enough + 1 or words < 0.9 * answer.length or shared < 0.4:
+    if answer.length < enough or words < 0.75 * answer.length or answer.numbers:
         return False
-    pieces = [piece.split() for piece in _SEPARATOR.split(answer.text) if piece.strip()]
+    pieces = [piece.split() for piece in _LIST_SEPARATOR.split(answer.text) if piece.strip()]
     listed = len(pieces) >= enough and max(map(len, pieces)) <= 2
-    return answer.functions == 0 and (listed or len(pieces) == 1)
+    bare = len(pieces) == 1 and answer.length > enough and shared >= 0.4
+    return answer.functions == 0 and (listed or bare)
 
 
 def _is_prose(reference: Analysis) -> bool:
@@ -110,8 +112,9 @@ def _is_disordered(question: Analysis, references: Sequence[Analysis], answer: A
     neighbours = len(kept & answer.bigrams.keys()) / max(1, len(answer.bigrams))
     if not answer.dense:
         breaks = _breaks(answer.text)
-        impossible = breaks >= max(2, 0.03 * answer.length)
-        return (shared >= 0.8 and neighbours < 0.22) or (shared >= 0.6 and neighbours < 0.27 and impossible)
+        if shared >= 0.8 and (neighbours < 0.22 if breaks else neighbours < 0.12 and answer.length >= 12):
+            return True
+        return shared >= 0.6 and neighbours < 0.27 and breaks >= max(2, 0.03 * answer.length)
     formula = sum(token.isascii() for token in answer.tokens) > 0.1 * answer.length
     if shared < 0.85 or neighbours > 0.62 or formula or answer.length < _SHORTEST_DENSE:
         return False
