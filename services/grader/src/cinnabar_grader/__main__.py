@@ -3,7 +3,7 @@
 import os
 import sys
 
-# The numpy encoder uses what BLAS was told to when numpy was imported.
+# BLAS reads this when numpy is imported; unset, the Chinese encoder would take all cores of the machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("GRADER_SEMANTIC_THREADS", "1"))
 
 from cinnabar_common.server import main

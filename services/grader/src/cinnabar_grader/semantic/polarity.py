@@ -39,6 +39,8 @@ _CLOSE: Final = 0.65
 _DENSE_CLOSE: Final = 0.5
 """The same in pairs of characters, which every change of a word costs two of."""
 
+_MAX_CLAUSES: Final = 80
+"""Clauses of a text that are compared: the work grows with the product of both texts'."""
 _ALIKE: Final = 0.6
 _DENSE_ALIKE: Final = 0.55
 """Dice coefficient from which on two clauses are compared word by word."""
@@ -94,7 +96,7 @@ def contradicted(references: Sequence[Analysis], answer: Analysis) -> float:
 
 def _is_opposite(references: Sequence[_Clause], part: _Clause, dense: bool) -> bool:
     """The clause of the references that is most like `part` has the opposite of one of its words."""
-    if part.hedged or not references:
+    if part.hedged or not references or _PAIRED[dense].isdisjoint(part.words):
         return False
     likeness = [(_likeness(part, wanted, dense), index) for index, wanted in enumerate(references)]
     best, index = max(likeness, key=lambda pair: (pair[0], -pair[1]))
@@ -132,6 +134,10 @@ def _plain(clause: _Clause, dense: bool) -> list[str]:
     return [word for word in clause.content if word not in _PAIRED_STEMS]
 
 
+_PAIRED: Final = {
+    dense: frozenset(word for pair in pairs for side in pair for word in side)
+    for dense, pairs in ((True, CHINESE_OPPOSITES), (False, ENGLISH_OPPOSITES))
+}
 _PAIRED_CHARS: Final = frozenset(char for pair in CHINESE_OPPOSITES for side in pair for char in side)
 _PAIRED_STEMS: Final = frozenset(stem(word) for pair in ENGLISH_OPPOSITES for side in pair for word in side)
 
@@ -151,7 +157,7 @@ def _known(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
 def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
     """The clauses of `text`, or with `split` False its sentences (spaced scripts only)."""
     if dense:
-        return tuple(filter(None, map(_dense_clause, _DENSE_PART.split(text))))
+        return tuple(filter(None, map(_dense_clause, _DENSE_PART.split(text))))[:_MAX_CLAUSES]
     found: list[_Clause | None] = []
     for sentence in _SENTENCE.split(text):
         conditional = bool(CONDITIONAL.search(sentence))
@@ -163,7 +169,7 @@ def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
         for index, piece in enumerate(_PART.split(after) if split else [after]):
             # "It is false that A, since B, and it does not C" denies A, B and C.
             found.append(_spaced_clause(piece, conditional, 1, again=index > 0))
-    return tuple(clause for clause in found if clause is not None)
+    return tuple(clause for clause in found if clause is not None)[:_MAX_CLAUSES]
 
 
 def _spaced_clause(text: str, conditional: bool, outright: int, *, again: bool = False) -> _Clause | None:
