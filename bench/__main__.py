@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from cinnabar_local.stack import Stack, StackConfig, running
-
 from bench import faults, peers, results, throughput
 from bench.load import Ledger
 from bench.results import Result
+from cinnabar_local.stack import Stack, StackConfig, running
 
 NAMES = (
     "graded_per_second_batched",

@@ -9,6 +9,9 @@ import time
 from typing import Any, cast
 
 import grpc
+from redis.asyncio import Redis
+
+from bench.load import METADATA, batches, channel, create_assignment, submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
@@ -16,9 +19,6 @@ from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
 from cinnabar_local.stack import Stack
-from redis.asyncio import Redis
-
-from bench.load import METADATA, batches, channel, create_assignment, submission
 
 QUEUE = "text"
 BATCH = 1000

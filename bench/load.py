@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments
 from cinnabar.gateway.v1 import submission_service_pb2 as submissions
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub

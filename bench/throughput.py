@@ -7,9 +7,6 @@ import time
 
 import aiohttp
 import grpc
-from cinnabar.gateway.v1 import submission_service_pb2 as pb
-from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
-from cinnabar_local.stack import Stack
 
 from bench.load import (
     ANSWER,
@@ -22,6 +19,9 @@ from bench.load import (
     create_assignment,
     submission,
 )
+from cinnabar.gateway.v1 import submission_service_pb2 as pb
+from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
+from cinnabar_local.stack import Stack
 
 BATCH = 500
 STREAMS = 2

@@ -3,8 +3,9 @@
 import asyncio
 import os
 
-from cinnabar_client import Client, answers_to, render
 from rich import print
+
+from cinnabar_client import Client, answers_to, render
 
 ANSWERS = {"transport": "tcp,quic", "delay": "5 ms", "port": "https", "handshake": "Both sides must agree."}
 

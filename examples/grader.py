@@ -5,6 +5,7 @@ import os
 from difflib import SequenceMatcher
 
 import grpc
+
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1.work_service_pb2 import Hello, LeasedTask, Outcome, Ready, Report, WorkRequest

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import redis.asyncio
-from cinnabar_local.stack import Stack, StackConfig, running
 
+from cinnabar_local.stack import Stack, StackConfig, running
 from tests.support.chaos_traffic import ITEMS, Traffic, account, flowing
 from tests.support.waiting import wait_until
 

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+
 from cinnabar_local import sql
 from cinnabar_local.stack import Stack
 

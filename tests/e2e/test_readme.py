@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cinnabar_local.stack import Stack
 
 README = Path(__file__).parents[2] / "README.md"

@@ -4,13 +4,13 @@ import asyncio
 from typing import Any, cast
 
 import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.tasks import HeadStart, Lease, Task, Verdict, Why
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-
 from tests.support.scheduler_adapters import LEASE_SECONDS, POLICY, leaked_keys
 from tests.support.scheduler_queue import QUEUE, ManualClock, held, task
 from tests.support.servers import ValkeyServer

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission

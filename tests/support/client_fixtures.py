@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_client import Client, submission_request
-
 from tests.support.client_gateway import MemoryGateway, served
 
 QUIZ = {

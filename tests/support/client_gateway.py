@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import assignment_service_pb2_grpc as assignments_grpc
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb

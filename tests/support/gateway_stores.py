@@ -11,7 +11,6 @@ from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.ports import AssignmentStore, SubmissionStore
 from cinnabar_gateway.records import SubmissionKey
-
 from tests.support.storage_service import Storage
 
 _fences = itertools.count(1)

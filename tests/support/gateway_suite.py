@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
@@ -21,7 +22,6 @@ from cinnabar_grader.config import GraderConfig
 from cinnabar_local.ports import Ports
 from cinnabar_scheduler.app import running as scheduler_running
 from cinnabar_scheduler.config import SchedulerConfig
-
 from tests.support.gateway_world import COURSE, INSTRUCTOR, answers, items
 
 if TYPE_CHECKING:

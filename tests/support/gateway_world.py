@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceStub
@@ -26,8 +29,6 @@ from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.ports import HealthProbe, Queue
 from cinnabar_gateway.records import SubmissionKey
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 if TYPE_CHECKING:  # the generated module has them for type checkers only
     from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceAsyncStub

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
-
 from tests.support.grader_scheduler import Homework
 
 ITEMS = {

@@ -11,7 +11,6 @@ from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import PERMANENT_KEY_PATTERN, RedisQueue
 from cinnabar_scheduler.ports import Queue
 from cinnabar_scheduler.tasks import RetryPolicy
-
 from tests.support.scheduler_queue import ManualClock
 
 LEASE_SECONDS = 10.0

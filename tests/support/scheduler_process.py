@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
+
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
@@ -20,7 +21,6 @@ from cinnabar_local.probes import grpc_serving
 from cinnabar_local.process import Process, ProcessSpec
 from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import EPOCH_KEY
-
 from tests.support.scheduler_storage import FakeStorage, storage_serving
 
 if TYPE_CHECKING:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
@@ -18,7 +20,6 @@ from cinnabar.storage.v1.storage_service_pb2_grpc import (
 )
 from cinnabar.type.v1.position_pb2 import Position
 from cinnabar_common.names import Bucket, new_id
-from google.protobuf.timestamp_pb2 import Timestamp
 
 ITEM = "q1"
 Result = pb.CommitOutcomesResponse

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.rpc import status_pb2
+
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
-from google.rpc import status_pb2
 
 GRADE = Grade(
     score=4,

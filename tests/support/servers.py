@@ -19,6 +19,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 import redis.asyncio
+
 from cinnabar_local import binaries, sql
 from cinnabar_local.credentials import Credentials
 from cinnabar_local.group import ProcessGroup, serving

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from itertools import count
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.names import bucket_of, new_id
-from google.protobuf.timestamp_pb2 import Timestamp
 
 TENANT = "acme"
 COURSE = "net"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest_asyncio
+
 from cinnabar.storage.v1 import storage_service_pb2_grpc as rpc
 from cinnabar_common.channels import channel
 from cinnabar_storage.app import migrate_all, running
 from cinnabar_storage.config import StorageConfig
-
 from tests.support.servers import NewPostgresShards, ShardUrls
 
 

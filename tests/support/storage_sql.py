@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from cinnabar_local import sql
-
 from tests.support.servers import PostgresServers, ShardUrls
 
 WAIT_SECONDS = 20.0

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+
 from cinnabar_local.stack import Stack, StackConfig, running
 
 

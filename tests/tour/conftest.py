@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 
 import pytest_asyncio
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar_client import Client
 from cinnabar_local.stack import Stack

@@ -4,6 +4,7 @@ import json
 
 import aiohttp
 import pytest
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import Submission
 from cinnabar_client import ApiError, Client, answers_to, submission_request

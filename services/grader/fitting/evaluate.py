@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+
 from cinnabar_grader.semantic import Calibration, Flag, SemanticRequest, SemanticScore, SemanticScorer
 from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL
 from cinnabar_grader.semantic.scorer import Examined

@@ -9,11 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-import cinnabar_grader.semantic.weights as weights
 import numpy as np
 import numpy.typing as npt
-from cinnabar_grader.semantic import SemanticScorer
-from cinnabar_grader.semantic.encoders import MiniLm, UseM3
 from evaluate import (
     USED,
     USED_LEXICAL,
@@ -25,6 +22,10 @@ from evaluate import (
     protocols,
     table,
 )
+
+import cinnabar_grader.semantic.weights as weights
+from cinnabar_grader.semantic import SemanticScorer
+from cinnabar_grader.semantic.encoders import MiniLm, UseM3
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
+
 from cinnabar_common.channels import channel
 from cinnabar_gateway.adapters.storage_client import StorageClient
-
 from tests.support.gateway_stores import Backend, MemoryBackend, StorageBackend
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import storage_on, storage_shards

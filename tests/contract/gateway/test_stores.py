@@ -4,6 +4,7 @@ import time
 from uuid import uuid4
 
 import pytest
+
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, bucket_of, new_id, task_id
@@ -16,7 +17,6 @@ from cinnabar_gateway.records import (
     TaskPlan,
     TaskState,
 )
-
 from tests.support.gateway_stores import Backend
 
 NAME = AssignmentName("net", "a1")

@@ -1,8 +1,8 @@
 """In which order the queue serves."""
 
 import pytest
-from cinnabar_scheduler.tasks import HeadStart
 
+from cinnabar_scheduler.tasks import HeadStart
 from tests.support.scheduler_adapters import Harness
 from tests.support.scheduler_queue import QUEUE, START_MS, task
 

@@ -1,7 +1,6 @@
 """What the queue knows of tasks, epochs and locks."""
 
 from cinnabar_scheduler.tasks import QueueName
-
 from tests.support.scheduler_adapters import LEASE_SECONDS, Harness
 from tests.support.scheduler_queue import QUEUE, START_MS, task
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
+
 from cinnabar_storage.adapters.memory import MemoryShard
 from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache
 from cinnabar_storage.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
-
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import config_for, storage_shards
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from cinnabar_common.errors import EtagMismatch, InvalidRequest, ResourceExists, ResourceNotFound
 from cinnabar_common.names import Bucket, bucket_of, new_id
 from cinnabar_storage.records import AssignmentKey, AssignmentQuery, RevisionKey
-
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import new_tenant, revision
 

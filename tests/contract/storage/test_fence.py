@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cinnabar_common.names import Bucket, new_id
 from cinnabar_storage.records import (
     CommitResult,
@@ -13,7 +14,6 @@ from cinnabar_storage.records import (
     TaskKey,
     TaskState,
 )
-
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 

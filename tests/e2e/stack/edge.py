@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import grpc
 import grpc.aio
-from cinnabar.gateway.v1 import submission_service_pb2 as pb
-from cinnabar.gateway.v1 import submission_service_pb2_grpc as rpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+
+from cinnabar.gateway.v1 import submission_service_pb2 as pb
+from cinnabar.gateway.v1 import submission_service_pb2_grpc as rpc
 
 
 class Submissions(rpc.SubmissionServiceServicer):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from cinnabar_local import binaries
 from cinnabar_local.checkout import deploy_folder
 from cinnabar_local.credentials import Credentials

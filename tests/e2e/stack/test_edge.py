@@ -13,13 +13,13 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.gateway.v1 import submission_service_pb2_grpc as rpc
 from cinnabar_local.group import serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import Endpoint, Envoy
-from google.rpc import error_details_pb2, status_pb2
-
 from tests.e2e.stack.edge import Gateway, gateway
 from tests.e2e.stack.waiting import until
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cinnabar_local import binaries
 from cinnabar_local.binaries import postgres_folder, postgres_folder_for
 from cinnabar_local.folders import DataFolder, data_folder

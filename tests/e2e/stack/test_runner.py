@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from cinnabar_local import sql
 from cinnabar_local.folders import DataFolder, StackIsRunning, read_state
 from cinnabar_local.stack import StackConfig, running
-
 from tests.e2e.stack.waiting import until
 
 

@@ -1,8 +1,8 @@
 """The data servers alone: they come up, replicate, survive being killed."""
 
 import redis.asyncio
-from cinnabar_local import sql
 
+from cinnabar_local import sql
 from tests.e2e.stack.waiting import until
 from tests.support.servers import PostgresServers, ShardUrls, ValkeyServer
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 import pytest
+
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar_client.cli.command import Settings
 from cinnabar_common.errors import CredentialInvalid, FieldViolation, InvalidRequest, Overloaded
-
 from tests.support.client_fixtures import NAME, World, answers, world
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import grpc
 import pytest
+
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar_client import ApiError, Client, InvalidInput, SubmitResult, persist
@@ -17,7 +18,6 @@ from cinnabar_common.errors import (
     InvalidRequest,
     Overloaded,
 )
-
 from tests.support.client_fixtures import NAME, QUIZ, answers, requests, world
 
 TEXT = {"accepted": ["x"]}

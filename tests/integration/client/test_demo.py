@@ -4,10 +4,10 @@ import asyncio
 import io
 
 import pytest
-from cinnabar_local.demo import demo, homework
-from cinnabar_local.stack import Stack
 from rich.console import Console
 
+from cinnabar_local.demo import demo, homework
+from cinnabar_local.stack import Stack
 from tests.support.waiting import wait_until
 
 KILLED = ("gateway-0", "grader-0", "scheduler-0", "storage-0", "envoy")

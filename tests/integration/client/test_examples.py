@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import yaml
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item, TextSpec
-
 from tests.support.client_fixtures import world
 from tests.support.grader_scheduler import Homework, MemoryScheduler, scheduler_running
 

@@ -4,11 +4,11 @@ import asyncio
 
 import grpc
 import pytest
+from grpc_status import rpc_status
+
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_gateway.consistency import TOKEN_KEY
-from grpc_status import rpc_status
-
 from tests.support.gateway_suite import PARENT, Real, create_request, real_gateway
 from tests.support.gateway_world import INSTRUCTOR, OPERATOR, STUDENT, refusal_of
 from tests.support.waiting import wait_until

@@ -12,7 +12,6 @@ from cinnabar_grader.adapters.scheduler_stream import SchedulerStream, StreamSet
 from cinnabar_grader.convert import CompiledItems
 from cinnabar_grader.graders import Outcome, Task
 from cinnabar_grader.rules.text import text_grader
-
 from tests.support.grader_items import homework
 from tests.support.grader_scheduler import MemoryScheduler, Stream, scheduler_running
 

@@ -6,12 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet, Grade
 from cinnabar.storage.v1.storage_service_pb2 import OpenTask
 from cinnabar_common.names import Bucket, new_id
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from tests.support.grader_items import ITEMS, RIGHT
 from tests.support.grader_process import grader_process
 from tests.support.scheduler_process import suite

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item, TextSpec
 from cinnabar_grader.app import running
 from cinnabar_grader.config import GraderConfig
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.support.grader_items import ITEMS, RULES, homework
 from tests.support.grader_scheduler import MemoryScheduler, scheduler_running
 

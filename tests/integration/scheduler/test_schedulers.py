@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_scheduler.adapters.redis_connection import connect
-
 from tests.support.scheduler_process import SchedulerProcess, Shared, Suite, until
 from tests.support.scheduler_worker import GRADE, worker
 from tests.support.servers import ValkeyServer

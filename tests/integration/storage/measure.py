@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc as rpc
 from cinnabar_common.channels import channel
@@ -38,7 +39,6 @@ from cinnabar_storage.app import migrate_all
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.records import NewSubmission, Outcome
 from cinnabar_storage.sharding import ShardMap
-
 from tests.support.storage_records import graded, key, new_submission
 
 BATCH = 500

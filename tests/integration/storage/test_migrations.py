@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
 from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from cinnabar_common.channels import channel
 from cinnabar_local import sql
@@ -16,8 +18,6 @@ from cinnabar_storage.adapters.sql_migrations import head
 from cinnabar_storage.adapters.sql_server import engine_of
 from cinnabar_storage.adapters.tables import metadata
 from cinnabar_storage.app import migrate_all
-from sqlalchemy import Connection
-
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import config_for
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
-
 from tests.support.servers import PostgresServers
 from tests.support.storage_records import graded, key, new_submission
 from tests.support.storage_service import Storage, storage_on

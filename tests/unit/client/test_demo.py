@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from cinnabar_client.progress import Counts
 from cinnabar_common.names import is_id
 from cinnabar_local import demo
 from cinnabar_local.demo import homework
 from cinnabar_local.demo.agreement import agreement, percentile
-from rich.console import Console
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 import grpc
 import pytest
+from google.rpc import code_pb2, status_pb2
+
 from cinnabar_client.errors import ApiError, from_status
 from cinnabar_common.errors import (
     DependencyUnavailable,
@@ -11,7 +13,6 @@ from cinnabar_common.errors import (
     ResourceNotFound,
     SuiteError,
 )
-from google.rpc import code_pb2, status_pb2
 
 
 def test_everything_that_the_service_says_arrives() -> None:

@@ -1,6 +1,7 @@
 """Which submissions wait, are in flight, or wait for a retry: by hand-made time."""
 
 import grpc
+
 from cinnabar.gateway.v1.submission_service_pb2 import (
     CreateSubmissionRequest,
     CreateSubmissionResult,

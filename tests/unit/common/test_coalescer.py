@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from cinnabar_common.coalescer import Coalescer
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, ResourceNotFound, SuiteError
 

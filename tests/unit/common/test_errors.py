@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 from cinnabar_common import errors
 from cinnabar_common.errors import DOMAIN, FieldViolation, RemoteError, SuiteError, from_rpc_error
 from cinnabar_common.interceptors import ErrorInterceptor
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 Code = grpc.StatusCode
 KINDS: dict[str, tuple[SuiteError, grpc.StatusCode, str, dict[str, str], set[str]]] = {

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from grpc_health.v1 import health_pb2
+
 from cinnabar_common import names, pagination
 from cinnabar_common.channels import target_of
 from cinnabar_common.config import ConfigError, load
 from cinnabar_common.errors import InvalidRequest, PageTokenInvalid
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.names import AssignmentName, Bucket, CourseName, SubmissionName
-from grpc_health.v1 import health_pb2
 
 
 def test_ids_rise_and_carry_their_bucket() -> None:

@@ -1,13 +1,13 @@
 """The quick check and the one that explains say the same."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_common.names import AssignmentName
 from cinnabar_gateway import records
 from cinnabar_gateway.answer_rules import AnswerRules
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.support.gateway_world import answers, items
 
 RULES = AnswerRules(

@@ -2,13 +2,13 @@
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as pb
 from cinnabar.gateway.v1.submission_service_pb2 import GetSubmissionRequest
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
 from cinnabar_common.names import id_bucket
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from tests.support.gateway_world import (
     COURSE,
     INSTRUCTOR,

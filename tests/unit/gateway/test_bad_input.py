@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import grading_service_pb2 as grading_pb
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
@@ -12,9 +15,6 @@ from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_common import pagination
 from cinnabar_gateway.consistency import TOKEN_KEY
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
-
 from tests.support.gateway_world import (
     COURSE,
     INSTRUCTOR,

@@ -2,14 +2,14 @@
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_common.config import ConfigError, load
 from cinnabar_gateway.config import GatewayConfig
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.support.gateway_world import (
     COURSE,
     INSTRUCTOR,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from grpc_status import rpc_status
+
 from cinnabar.gateway.v1 import operations_service_pb2 as pb
 from cinnabar.gateway.v1.submission_service_pb2 import GetSubmissionRequest, Submission
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_gateway.adapters.memory import MemoryQueue
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.records import QueuedTask
-from grpc_status import rpc_status
-
 from tests.support.gateway_world import (
     OPERATOR,
     PARENT,

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import grpc
 import pytest
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_gateway.adapters.memory import MemoryStorage
 from cinnabar_gateway.consistency import TOKEN_KEY, decode_token
 from cinnabar_gateway.records import Committed, NewSubmission
-
 from tests.support.gateway_world import (
     INSTRUCTOR,
     PARENT,

@@ -4,10 +4,10 @@ import asyncio
 
 import grpc
 import pytest
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_gateway.consistency import TOKEN_KEY, decode_token
-
 from tests.support.gateway_world import (
     INSTRUCTOR,
     OTHER_STUDENT,

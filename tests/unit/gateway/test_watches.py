@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import grpc
 import pytest
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_gateway.adapters.memory import MemoryStorage
 from cinnabar_gateway.consistency import TOKEN_KEY, Position, Positions, decode_token, encode_token
 from cinnabar_gateway.records import Submission, SubmissionKey
-
 from tests.support.gateway_world import (
     STUDENT,
     Metadata,

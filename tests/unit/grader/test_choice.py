@@ -1,6 +1,7 @@
 """Choice items."""
 
 import pytest
+
 from cinnabar_grader.graders import Ungradable
 from cinnabar_grader.phrases import Language
 from cinnabar_grader.rules.choice import ChoiceRule

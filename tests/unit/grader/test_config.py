@@ -1,6 +1,7 @@
 """Configuration."""
 
 import pytest
+
 from cinnabar_common.config import ConfigError, load
 from cinnabar_common.names import is_id
 from cinnabar_grader.app import worker_id

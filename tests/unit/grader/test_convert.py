@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
@@ -23,7 +24,6 @@ from cinnabar_grader.rules.choice import ChoiceRule
 from cinnabar_grader.rules.numeric import NumericRule
 from cinnabar_grader.rules.text import TextRule
 from cinnabar_grader.worker import Close, Grant, Heartbeat
-
 from tests.support.grader_items import ITEMS
 
 

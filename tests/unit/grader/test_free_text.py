@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
 from cinnabar_grader.free_text import Criterion, FreeTextGrader, FreeTextItem, feedback_of
 from cinnabar_grader.graders import Failed, Graded, LeaseToken, NumberAnswer, Task
 from cinnabar_grader.phrases import Language

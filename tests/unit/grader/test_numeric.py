@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from cinnabar_grader.graders import NumberAnswer
 from cinnabar_grader.rules.numeric import NumericRule, unit_key
 

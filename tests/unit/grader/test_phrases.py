@@ -1,6 +1,7 @@
 """Feedback speaks the student's language."""
 
 import pytest
+
 from cinnabar_grader import phrases
 from cinnabar_grader.phrases import Language, known, language_of, phrase
 from cinnabar_grader.semantic import Flag

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from cinnabar_grader.graders import (
     BrokenItem,
     Failed,

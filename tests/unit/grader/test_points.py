@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from cinnabar_grader.points import apportion, decimals_of, score_of, total_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cinnabar_grader.points import apportion, decimals_of, score_of, total_of
 
 
 @pytest.mark.parametrize(

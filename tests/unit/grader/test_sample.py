@@ -7,6 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+from google.protobuf.json_format import ParseDict
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_grader.convert import answer_of, compile_item
@@ -14,7 +16,6 @@ from cinnabar_grader.graders import Graded, LeaseToken, Task
 from cinnabar_grader.rules.choice import choice_grader
 from cinnabar_grader.rules.numeric import numeric_grader
 from cinnabar_grader.rules.text import text_grader
-from google.protobuf.json_format import ParseDict
 
 SAMPLE = files("cinnabar_local") / "sample"
 GRADERS = {grader.queue: grader for grader in (choice_grader(), numeric_grader(), text_grader())}

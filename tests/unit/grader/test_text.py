@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from cinnabar_grader.graders import FailureCode, Ungradable
 from cinnabar_grader.rules.text import TextRule, normal
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from cinnabar_grader.graders import Failed, FailureCode, LeaseToken, Released, Task
-from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report, WorkerSession
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cinnabar_grader.graders import Failed, FailureCode, LeaseToken, Released, Task
+from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report, WorkerSession
 
 
 def tasks(*tokens: str, queue: str = "q") -> list[Task]:

@@ -1,6 +1,8 @@
 """Requests that break rules, and messages that fit."""
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
@@ -10,8 +12,6 @@ from cinnabar_scheduler.dispatch import Delivery
 from cinnabar_scheduler.outcomes import Fate
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.tasks import HeadStart, Lease, LeaseToken, Position
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from tests.support.scheduler_queue import QUEUE
 
 NOW_MS = 1_700_000_000_000

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from cinnabar_common.clock import SystemClock
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.dispatch import RETRY_SECONDS, Attachment, Delivery, Dispatcher, Pause
@@ -12,7 +13,6 @@ from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.ports import Leased
 from cinnabar_scheduler.session import WorkerSession
 from cinnabar_scheduler.tasks import Lease, QueueName
-
 from tests.support.scheduler_doubles import MemoryStore
 from tests.support.scheduler_queue import QUEUE, task
 

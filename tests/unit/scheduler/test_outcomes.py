@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest_asyncio
+
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.tasks import DeadLetter, ExpiredLease, Grade, Lease, RetryPolicy, Why
-
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
 from tests.support.scheduler_queue import QUEUE, ManualClock, held, task
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
+
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.ports import QueueUnavailable, StoreUnavailable
 from cinnabar_scheduler.recovery import PAGE, Recovery
 from cinnabar_scheduler.tasks import QueueName
-
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
 from tests.support.scheduler_queue import QUEUE, ManualClock, task
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
+
 from cinnabar_scheduler.session import MAX_QUEUES, ProtocolViolation, WorkerSession
 from cinnabar_scheduler.tasks import LeaseToken, QueueName
-
 from tests.support.scheduler_queue import QUEUE, lease
 
 

@@ -10,7 +10,6 @@ from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.work_service import MAX_UNREAD, WorkService
-
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cinnabar_common.config import ConfigError, load
 from cinnabar_storage.config import StorageConfig
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import InvalidRequest
 from cinnabar_storage import convert, responses
 from cinnabar_storage.records import CommitResult, CreateStatus, Micros, TaskState
-
 from tests.support.storage_records import given_up, graded, new_submission
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cinnabar_common.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from cinnabar_common.names import BUCKETS, Bucket, new_id
 from cinnabar_storage.records import Lsn, Position

@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 from uuid import uuid4
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1 import submission_service_pb2 as submissions_pb
@@ -18,8 +20,6 @@ from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStu
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import Answer
-from google.protobuf.field_mask_pb2 import FieldMask
-
 from cinnabar_client import convert, watching
 from cinnabar_client.connection import Connection, open_channel
 from cinnabar_client.errors import detail_of, from_rpc

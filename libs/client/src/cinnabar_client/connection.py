@@ -7,9 +7,9 @@ from importlib.resources import files
 from typing import TypeVar
 
 import grpc
-from cinnabar_common.channels import target_of
 
 from cinnabar_client.errors import from_rpc
+from cinnabar_common.channels import target_of
 
 CONSISTENCY_TOKEN = "cinnabar-consistency-token"
 Q = TypeVar("Q")

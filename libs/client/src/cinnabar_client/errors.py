@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import grpc
-from cinnabar.type.v1.error_reason_pb2 import ErrorReason
-from cinnabar_common.errors import DOMAIN, FieldViolation
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
+from cinnabar_common.errors import DOMAIN, FieldViolation
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What a bare status means, when a proxy or the transport made it and so no ErrorInfo is there.

@@ -6,11 +6,6 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
-from cinnabar.gateway.v1.operations_service_pb2 import DeadLetter, HealthReport, Queue
-from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
-from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, Provenance
-from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +13,12 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.operations_service_pb2 import DeadLetter, HealthReport, Queue
+from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
+from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, Provenance
+from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
 
 _STATE_STYLES = {
     "GRADED": "green",

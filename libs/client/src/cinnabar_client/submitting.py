@@ -14,9 +14,9 @@ from typing import TypeAlias
 from uuid import uuid4
 
 import grpc
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
-
 from cinnabar_client.connection import Connection
 from cinnabar_client.errors import ApiError, from_rpc, from_status
 from cinnabar_client.patience import Trouble, pause_seconds

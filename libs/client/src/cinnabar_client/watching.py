@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing
 
 import grpc
+
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
-
 from cinnabar_client.connection import Connection
 from cinnabar_client.errors import ApiError, from_rpc
 from cinnabar_client.patience import Trouble

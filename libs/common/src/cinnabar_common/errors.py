@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import grpc
-from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN = "cinnabar.dev"
 DEFAULT_RETRY_SECONDS = 0.5

@@ -3,7 +3,6 @@
 import sys
 
 from cinnabar_common.server import main
-
 from cinnabar_gateway.app import running
 from cinnabar_gateway.config import GatewayConfig
 

@@ -15,7 +15,6 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_common.errors import FieldViolation
-
 from cinnabar_gateway import records
 from cinnabar_gateway.assignment_rules import MAX_UNIT
 from cinnabar_gateway.records import TaskPlan

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+
 from cinnabar.gateway.v1 import (
     assignment_service_pb2,
     grading_service_pb2,
@@ -21,7 +22,6 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
-
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient

@@ -10,7 +10,6 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
 from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import ID_RULE, is_id
-
 from cinnabar_gateway.required import missing
 
 MAX_ASSIGNMENT_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,6 @@ from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceSer
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, CourseName, is_id
-
 from cinnabar_gateway import convert, identity
 from cinnabar_gateway.assignment_rules import assignment_violations
 from cinnabar_gateway.assignments import Assignments

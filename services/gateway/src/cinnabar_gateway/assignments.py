@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound
 from cinnabar_common.names import AssignmentName, Bucket, CourseName, bucket_of, new_id
-
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import AssignmentStore

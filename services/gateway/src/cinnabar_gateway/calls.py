@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
+
 from cinnabar_common.errors import (
     CredentialInvalid,
     DeadlinePassed,
@@ -15,8 +17,6 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.interceptors import Continuation
-from google.protobuf.message import DecodeError
-
 from cinnabar_gateway import consistency, deadlines, identity
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.identity import Identity

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionResult, ItemResult, Submission
 from cinnabar.grader.v1.grade_pb2 import AnswerSet, Grade
 from cinnabar_common.errors import FieldViolation, InvalidRequest, SuiteError
 from cinnabar_common.names import AssignmentName, CourseName, SubmissionName
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from cinnabar_gateway import records
 from cinnabar_gateway.assignments import etag_of
 from cinnabar_gateway.identity import Role

@@ -9,7 +9,6 @@ from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceServicer
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, AssignmentName, is_id
-
 from cinnabar_gateway import convert, identity
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of

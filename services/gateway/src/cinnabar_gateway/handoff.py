@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from cinnabar_common.errors import SuiteError
-
 from cinnabar_gateway.ports import Queue
 from cinnabar_gateway.records import QueuedTask
 

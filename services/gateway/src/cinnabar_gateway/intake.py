@@ -18,7 +18,6 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, bucket_of, is_id, new_id
-
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignments import CurrentRevisions
 from cinnabar_gateway.consistency import Positions

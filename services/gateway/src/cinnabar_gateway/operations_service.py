@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import grpc
+from google.rpc import status_pb2
+
 from cinnabar.gateway.v1 import operations_service_pb2 as pb
 from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceServicer
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
@@ -16,8 +18,6 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
-from google.rpc import status_pb2
-
 from cinnabar_gateway import convert, identity
 from cinnabar_gateway.calls import Context
 from cinnabar_gateway.identity import Identity, Role

@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from cinnabar_common.names import AssignmentName
-
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,

@@ -10,7 +10,6 @@ import enum
 from dataclasses import dataclass
 
 from cinnabar_common.names import AssignmentName, SubmissionName
-
 from cinnabar_gateway.consistency import Positions
 
 

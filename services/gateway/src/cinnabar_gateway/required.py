@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import cast
 
-from cinnabar_common.errors import FieldViolation
 from google.api import field_behavior_pb2
 from google.api.field_behavior_pb2 import FieldBehavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
+from cinnabar_common.errors import FieldViolation
 
 REQUIRED_RULE = "is required"
 _ABSENT_WHEN_DEFAULT = (

@@ -11,7 +11,6 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceSer
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound
 from cinnabar_common.names import ID_RULE, id_bucket, is_id
-
 from cinnabar_gateway import convert, identity
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed

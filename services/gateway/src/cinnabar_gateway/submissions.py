@@ -29,7 +29,6 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket, task_id
-
 from cinnabar_gateway.consistency import Positions, merged
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity, Role

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-
 from cinnabar_gateway.consistency import Positions, covers, merged
 from cinnabar_gateway.ports import ChangeSource, Following, SubmissionStore
 from cinnabar_gateway.records import Submission, SubmissionKey

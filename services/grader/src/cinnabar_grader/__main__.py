@@ -7,7 +7,6 @@ import sys
 os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("GRADER_SEMANTIC_THREADS", "1"))
 
 from cinnabar_common.server import main
-
 from cinnabar_grader.app import running
 from cinnabar_grader.config import GraderConfig
 

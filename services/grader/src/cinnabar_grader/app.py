@@ -15,7 +15,6 @@ from importlib.metadata import version
 
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
-
 from cinnabar_grader.adapters.scheduler_stream import SchedulerStream, StreamSettings
 from cinnabar_grader.config import GraderConfig
 from cinnabar_grader.convert import CompiledItems

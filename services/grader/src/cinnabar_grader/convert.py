@@ -10,7 +10,6 @@ from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
-
 from cinnabar_grader.free_text import Criterion, FreeTextItem
 from cinnabar_grader.graders import (
     AnswerValue,

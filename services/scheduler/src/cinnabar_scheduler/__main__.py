@@ -3,7 +3,6 @@
 import sys
 
 from cinnabar_common.server import main
-
 from cinnabar_scheduler.app import running
 from cinnabar_scheduler.config import SchedulerConfig
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+
 from cinnabar.scheduler.v1 import queue_service_pb2, work_service_pb2
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from cinnabar.scheduler.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
@@ -14,7 +15,6 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
-
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from google.protobuf.message import DecodeError
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
@@ -12,8 +14,6 @@ from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar.type.v1.position_pb2 import Position as PositionProto
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, is_id, split_task_id
-from google.protobuf.message import DecodeError
-
 from cinnabar_scheduler.dispatch import Delivery
 from cinnabar_scheduler.outcomes import Failure, Fate
 from cinnabar_scheduler.ports import Changed

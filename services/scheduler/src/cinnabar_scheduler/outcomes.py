@@ -13,7 +13,6 @@ from enum import Enum
 
 from cinnabar_common.coalescer import Coalescer
 from cinnabar_common.errors import DependencyUnavailable, Overloaded
-
 from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable, Store, StoreUnavailable
 from cinnabar_scheduler.tasks import (
     Committed,

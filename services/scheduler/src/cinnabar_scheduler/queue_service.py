@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 import grpc
+
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceServicer
 from cinnabar_common.coalescer import Coalescer
 from cinnabar_common.errors import DependencyUnavailable, Overloaded
-
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import MAX_FOLLOWED, Follower, Followers

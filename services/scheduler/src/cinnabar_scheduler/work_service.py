@@ -8,11 +8,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer
 from cinnabar_common.errors import DependencyUnavailable, WorkerProtocolViolation
-from google.protobuf.duration_pb2 import Duration
-
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Attachment, Delivery, Dispatcher
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+
 from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from cinnabar_common.health import Check, HealthBoard
 from cinnabar_common.server import serving
-
 from cinnabar_storage.adapters.sql_migrations import migrate, require_head
 from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache

@@ -8,7 +8,6 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
-
 from cinnabar_storage.ports import Copy, Shard
 from cinnabar_storage.records import (
     Assignment,

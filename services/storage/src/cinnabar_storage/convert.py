@@ -13,7 +13,6 @@ from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
 from cinnabar_common.errors import FieldViolation, InvalidRequest
-
 from cinnabar_storage.records import (
     AssignmentKey,
     AssignmentQuery,

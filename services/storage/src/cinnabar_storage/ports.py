@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
-
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,

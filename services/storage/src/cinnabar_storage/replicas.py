@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 from cinnabar_common.clock import Clock
-
 from cinnabar_storage.records import Lsn
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc
-
 from cinnabar_storage import convert, responses
 from cinnabar_storage.assignments import Assignments
 from cinnabar_storage.submissions import Submissions

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from cinnabar_common.errors import DependencyUnavailable, FieldViolation, InvalidRequest, Overloaded
 from cinnabar_common.names import BUCKETS, Bucket, bucket_of, id_bucket
-
 from cinnabar_storage.ports import Shard
 from cinnabar_storage.records import Lsn, Position
 

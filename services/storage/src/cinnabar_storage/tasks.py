@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
-
 from cinnabar_storage.records import (
     CommitResult,
     DeadLetter,

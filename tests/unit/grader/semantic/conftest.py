@@ -1,6 +1,7 @@
 """One scorer with its models and one without, for all tests of this folder."""
 
 import pytest
+
 from cinnabar_grader.semantic import SemanticScorer
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
 from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScore, SemanticScorer
 
 LANGUAGES: Final = ("en", "zh")

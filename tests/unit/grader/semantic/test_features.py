@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from cinnabar_grader.semantic import Calibration
 from cinnabar_grader.semantic.features import LEXICAL, Text, features, overlap
 from cinnabar_grader.semantic.text import MAX_CHARS, Script, analyse, clauses, clean, script_of, stem

@@ -1,6 +1,7 @@
 """What must never earn points by itself, in both languages, with and without the models."""
 
 import pytest
+
 from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScorer
 
 SEASONS = "Why does the Earth have seasons?"

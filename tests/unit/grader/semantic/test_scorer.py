@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScore, SemanticScorer
 from cinnabar_grader.semantic.encoders import MiniLm, ModelMissing, UseM3
 from cinnabar_grader.semantic.recent import Recent

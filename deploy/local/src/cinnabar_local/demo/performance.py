@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import uuid4
 
+from rich.console import Console
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import Submission
 from cinnabar.grader.v1.grade_pb2 import Answer
@@ -15,8 +17,6 @@ from cinnabar.grader.v1.item_pb2 import Item, NumericSpec
 from cinnabar_client import ApiError, Client, persist
 from cinnabar_client.progress import Counts
 from cinnabar_common.interceptors import sole
-from rich.console import Console
-
 from cinnabar_local import sql
 from cinnabar_local.demo import report
 from cinnabar_local.demo.homework import Homework

@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
-from cinnabar.grader.v1.grade_pb2 import Grade
-from cinnabar_client import render
-from cinnabar_common.names import SubmissionName
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
+from cinnabar.grader.v1.grade_pb2 import Grade
+from cinnabar_client import render
+from cinnabar_common.names import SubmissionName
 from cinnabar_local import sql
 from cinnabar_local.demo.agreement import agreement, percentile
 from cinnabar_local.demo.homework import Group, Homework

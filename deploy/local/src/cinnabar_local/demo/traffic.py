@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import aiohttp
 import grpc
+from google.protobuf.json_format import MessageToDict
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar_client import ApiError, Client, persist
 from cinnabar_client.patience import pause_seconds
 from cinnabar_client.progress import Counts
 from cinnabar_common.names import AssignmentName
-from google.protobuf.json_format import MessageToDict
-
 from cinnabar_local.demo.homework import HandIn, Homework
 
 REST_EVERY = 10  # one in so many goes over REST

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import jinja2
-from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 from cinnabar_local import binaries, probes
 from cinnabar_local.checkout import deploy_folder
 from cinnabar_local.ports import HOST

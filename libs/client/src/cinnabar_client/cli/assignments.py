@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from cinnabar_common.errors import FieldViolation
 
 from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.cli.files import named, read_assignments
 from cinnabar_client.convert import AssignmentDraft, InvalidInput, assignment_name, in_file
 from cinnabar_client.errors import ApiError
+from cinnabar_common.errors import FieldViolation
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import cast
 
 import yaml
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest
-from cinnabar_common.errors import FieldViolation
-from cinnabar_common.names import AssignmentName
-
 from cinnabar_client import convert
 from cinnabar_client.convert import AssignmentDraft, InvalidInput
+from cinnabar_common.errors import FieldViolation
+from cinnabar_common.names import AssignmentName
 
 _KEYS = {"author", "item", "answer", "answers", "request_id", "course", "assignment"}
 _IGNORED = {"id", "score", "reason", "language"}  # what a teacher adds to a collection of answers

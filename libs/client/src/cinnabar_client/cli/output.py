@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 
 import click
-from cinnabar_common.errors import FieldViolation
 from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -16,6 +15,7 @@ from rich.text import Text
 from cinnabar_client import render
 from cinnabar_client.convert import InvalidInput
 from cinnabar_client.errors import ApiError
+from cinnabar_common.errors import FieldViolation
 
 _TABLE_WIDTH = 240
 

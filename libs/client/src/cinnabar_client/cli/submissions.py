@@ -9,18 +9,18 @@ from contextlib import aclosing
 from pathlib import Path
 
 import click
-from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
-from cinnabar.gateway.v1.submission_service_pb2 import Submission
-from cinnabar_common.names import AssignmentName, SubmissionName
 from rich.live import Live
 from rich.text import Text
 
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.submission_service_pb2 import Submission
 from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.cli.files import read_handed_in, requests_of
 from cinnabar_client.convert import answers_to, assignment_name
 from cinnabar_client.errors import ApiError
 from cinnabar_client.progress import Counts
+from cinnabar_common.names import AssignmentName, SubmissionName
 
 _PRIORITIES = {"low": Submission.LOW, "normal": Submission.NORMAL, "high": Submission.HIGH}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import grpc
-from cinnabar_common.errors import DependencyUnavailable
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cinnabar_common.errors import DependencyUnavailable
 
 
 class GrpcHealthProbe:

@@ -11,7 +11,6 @@ from cinnabar.grader.v1.grade_pb2 import AnswerSet
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import DependencyUnavailable, EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, task_id
-
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 import grpc
+
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
 from cinnabar_common.errors import SuiteError, from_rpc_error
-
 from cinnabar_gateway import deadlines
 from cinnabar_gateway.adapters import storage_messages as messages
 from cinnabar_gateway.adapters.chunks import chunks

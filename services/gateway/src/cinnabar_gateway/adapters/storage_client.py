@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import grpc
+
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1.storage_service_pb2_grpc import StorageReaderServiceStub, StorageWriterServiceStub
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
@@ -18,7 +19,6 @@ from cinnabar_common.errors import (
     from_rpc_error,
 )
 from cinnabar_common.names import AssignmentName, task_id
-
 from cinnabar_gateway import deadlines
 from cinnabar_gateway.adapters import storage_messages as messages
 from cinnabar_gateway.adapters.chunks import chunks

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.grader.v1.grade_pb2 import AnswerSet
 from cinnabar.storage.v1 import records_pb2, storage_service_pb2
 from cinnabar.type.v1 import position_pb2
 from cinnabar_common.names import AssignmentName, SubmissionName, task_id
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
 from cinnabar_common.channels import channel
 from cinnabar_common.interceptors import sole
-
 from cinnabar_grader import convert
 from cinnabar_grader.convert import CompiledItems, StreamItems
 from cinnabar_grader.graders import Grader, LeaseToken

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cinnabar_common.clock import Clock
-
 from cinnabar_scheduler.ports import Leased, QueueUnavailable
 from cinnabar_scheduler.tasks import (
     KNOWN_QUEUES,

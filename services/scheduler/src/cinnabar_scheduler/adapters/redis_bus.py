@@ -7,10 +7,10 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 
-from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.adapters.redis_connection import publish, subscribed
 from cinnabar_scheduler.adapters.redis_queue import WAKE_CHANNEL

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, cast
 
-from cinnabar_common.clock import Clock
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from cinnabar_common.clock import Clock
 from cinnabar_scheduler.ports import Leased, QueueUnavailable
 from cinnabar_scheduler.tasks import (
     KNOWN_QUEUES,

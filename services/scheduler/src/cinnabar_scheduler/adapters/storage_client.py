@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
+
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import AnswerSet
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1.storage_service_pb2_grpc import StorageReaderServiceStub, StorageWriterServiceStub
 from cinnabar_common.errors import from_rpc_error
 from cinnabar_common.names import split_task_id, task_id
-
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.ports import OpenTasks, StoreUnavailable
 from cinnabar_scheduler.tasks import Committed, FencedOutcome, Grade, Position, QueueName, Task

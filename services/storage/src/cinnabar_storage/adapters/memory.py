@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeVar
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
-
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, page_too_large
 from cinnabar_storage.records import (
     Assignment,

@@ -9,6 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from cinnabar_common.errors import (
     DependencyUnavailable,
     FieldViolation,
@@ -16,10 +20,6 @@ from cinnabar_common.errors import (
     Overloaded,
     SuiteError,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-
 from cinnabar_storage.records import Lsn
 
 T = TypeVar("T")

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-
 from cinnabar_storage.adapters import sql_assignments, sql_writes
 from cinnabar_storage.adapters.sql_reads import SqlCopy
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
