@@ -15,7 +15,7 @@ import redis.asyncio
 
 from cinnabar_local.stack import Stack, StackConfig, running
 from tests.support.chaos_traffic import ITEMS, Traffic, account, flowing
-from tests.support.waiting import wait_until
+from tests.support.waiting import until
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "0"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261122"))
@@ -56,7 +56,7 @@ async def test_every_accepted_submission_is_graded_exactly_once(stack: Stack) ->
     async def settled() -> bool:
         return (await account(stack)).open_tasks == 0
 
-    await wait_until(settled, description="no task open", timeout=SETTLE_SECONDS)
+    await until(settled, description="no task open", seconds=SETTLE_SECONDS)
     final = await account(stack)
     print(
         f"seed {SEED}: {len(faults)} faults, {len(traffic.accepted)} submissions, "
@@ -73,10 +73,10 @@ async def test_every_accepted_submission_is_graded_exactly_once(stack: Stack) ->
 
 async def _more_accepted(traffic: Traffic) -> None:
     before = len(traffic.accepted)
-    await wait_until(
+    await until(
         lambda: len(traffic.accepted) >= before + BETWEEN_FAULTS,
         description=f"{BETWEEN_FAULTS} more submissions accepted",
-        timeout=SETTLE_SECONDS,
+        seconds=SETTLE_SECONDS,
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,7 +38,6 @@ if TYPE_CHECKING:  # the generated module has them for type checkers only
 TENANT = "uni"
 COURSE = "courses/net"
 PARENT = "courses/net/assignments/a1"
-WAIT_SECONDS = 10.0
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -249,13 +247,3 @@ def refusal_in(status: status_pb2.Status) -> Refusal:
         message=status.message,
         retry_after=retry.retry_delay.ToMicroseconds() / 1e6 if retry.HasField("retry_delay") else None,
     )
-
-
-async def until(predicate: Callable[[], bool], description: str) -> None:
-    """Lets other tasks run until ``predicate`` holds; fails after a bound."""
-    try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while not predicate():  # noqa: ASYNC110 - the predicate has no event
-                await asyncio.sleep(0)
-    except TimeoutError:
-        raise AssertionError(f"never happened: {description}") from None

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -156,11 +155,3 @@ async def suite(redis_url: str, folder: Path) -> AsyncGenerator[Suite]:
             yield running
         finally:
             await running.close()
-
-
-async def until(condition: Callable[[], bool], description: str, *, seconds: float = 5) -> None:
-    """Waits for a condition that nobody announces."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
-        await asyncio.sleep(0.01)

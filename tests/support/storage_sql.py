@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from cinnabar_local import sql
 from tests.support.servers import PostgresServers, ShardUrls
-
-WAIT_SECONDS = 20.0
+from tests.support.waiting import until
 
 
 async def total(shards: Sequence[ShardUrls], query: str, *args: object) -> int:
@@ -21,16 +19,6 @@ async def total(shards: Sequence[ShardUrls], query: str, *args: object) -> int:
         assert isinstance(value, int)
         found += value
     return found
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, description: str) -> None:
-    """Waits for ``condition``; TimeoutError with the description when it does not come true."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + WAIT_SECONDS
-    while not await condition():
-        if loop.time() > deadline:
-            raise TimeoutError(description)
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

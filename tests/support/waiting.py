@@ -4,21 +4,19 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-_TICK_SECONDS = 0.02
+_TICK_SECONDS = 0.01
 
 
-async def wait_until(
-    condition: Callable[[], bool | Awaitable[bool]], *, description: str, timeout: float = 20.0
+async def until(
+    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], description: str, *, seconds: float = 20.0
 ) -> None:
-    """Returns as soon as ``condition`` holds. AssertionError after ``timeout`` seconds."""
+    """Returns as soon as ``condition`` holds. AssertionError after ``seconds``."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             while True:
                 answer = condition()
-                if inspect.isawaitable(answer):
-                    answer = await answer
-                if answer:
+                if await answer if inspect.isawaitable(answer) else answer:
                     return
                 await asyncio.sleep(_TICK_SECONDS)
     except TimeoutError:
-        raise AssertionError(f"not within {timeout:g} s: {description}") from None
+        raise AssertionError(f"not within {seconds:g} s: {description}") from None

@@ -21,7 +21,7 @@ from cinnabar_local.group import serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import Endpoint, Envoy
 from tests.e2e.stack.edge import Gateway, gateway
-from tests.e2e.stack.waiting import until
+from tests.support.waiting import until
 
 PARENT = "/v1/courses/c/assignments/a/submissions"
 NAME = "courses/c/assignments/a/submissions"

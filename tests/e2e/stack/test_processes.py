@@ -11,7 +11,7 @@ from cinnabar_local import probes
 from cinnabar_local.group import ProcessGroup, serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.process import ProcessSpec, StartFailed
-from tests.e2e.stack.waiting import until
+from tests.support.waiting import until
 
 HEALTH_SERVER = str(Path(__file__).with_name("health_server.py"))
 

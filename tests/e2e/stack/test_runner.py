@@ -15,7 +15,7 @@ import pytest
 from cinnabar_local import sql
 from cinnabar_local.folders import DataFolder, StackIsRunning, read_state
 from cinnabar_local.stack import StackConfig, running
-from tests.e2e.stack.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import redis.asyncio
 
 from cinnabar_local import sql
-from tests.e2e.stack.waiting import until
 from tests.support.servers import PostgresServers, ShardUrls, ValkeyServer
+from tests.support.waiting import until
 
 
 async def count_of_marks(url: str) -> int:

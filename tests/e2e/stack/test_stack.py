@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from cinnabar_local import probes
 from cinnabar_local.stack import Stack, StackConfig, running
-from tests.e2e.stack.waiting import until
+from tests.support.waiting import until
 
 SERVICES = ("storage-0", "scheduler-0", "gateway-0", "gateway-1", "grader-0", "grader-1")
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cinnabar_local.demo import demo, homework
 from cinnabar_local.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import until
 
 KILLED = ("gateway-0", "grader-0", "scheduler-0", "storage-0", "envoy")
 
@@ -38,7 +38,7 @@ async def test_everything_is_graded_although_processes_are_killed(stack: Stack) 
     task = asyncio.ensure_future(run(stack, homework.sample(), out))
     for name in KILLED:
         await stack.kill(name)
-        await wait_until(lambda name=name: stack.process(name).running, description=f"{name} is back")
+        await until(lambda name=name: stack.process(name).running, description=f"{name} is back")
     assert await task == 0, out.getvalue()
     assert "exactly one grade row for each of the 258 accepted tasks" in out.getvalue()
 

@@ -11,7 +11,7 @@ from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_gateway.consistency import TOKEN_KEY
 from tests.support.gateway_suite import PARENT, Real, create_request, real_gateway
 from tests.support.gateway_world import INSTRUCTOR, OPERATOR, STUDENT, refusal_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import until
 
 State = pb.Submission.State
 SECONDS = 30.0
@@ -42,7 +42,7 @@ async def healthy(real: Real) -> None:
     async def all_passed() -> bool:
         return (await health(real)).status == "healthy"
 
-    await wait_until(all_passed, description="every dependency is reached")
+    await until(all_passed, description="every dependency is reached")
 
 
 async def test_a_submission_is_graded_and_its_watcher_sees_it(real: Real) -> None:
@@ -110,12 +110,12 @@ async def test_a_cancelled_submission_leaves_the_queue(real: Real) -> None:
             response = await real.operations.ListQueues(operations_pb.ListQueuesRequest(), metadata=OPERATOR)
             return sum(queue.ready for queue in response.queues) == count
 
-        await wait_until(lambda: waiting(3), description="the tasks are queued")
+        await until(lambda: waiting(3), description="the tasks are queued")
         cancelled = await real.submissions.CancelSubmission(
             pb.CancelSubmissionRequest(name=created.name), metadata=STUDENT
         )
         assert cancelled.state == State.CANCELLED
-        await wait_until(lambda: waiting(0), description="the tasks are gone")
+        await until(lambda: waiting(0), description="the tasks are gone")
         assert (await watched(real, created.name))[-1].state == State.CANCELLED
 
 
@@ -143,7 +143,7 @@ async def test_operators_see_the_graders_of_each_queue(real: Real) -> None:
             workers = {queue.queue: queue.workers for queue in response.queues}
             return workers == {"choice": 1, "free-text": 0, "numeric": 1, "text": 1}
 
-        await wait_until(counted, description="the grader is counted")
+        await until(counted, description="the grader is counted")
 
 
 async def test_without_storage_a_call_is_refused_for_now(valkey_url: str) -> None:

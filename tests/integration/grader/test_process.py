@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.grader_items import ITEMS, homework
 from tests.support.grader_process import grader_process
 from tests.support.grader_scheduler import MemoryScheduler, scheduler_running
-from tests.support.waiting import wait_until
+from tests.support.waiting import until
 
 
 async def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ async def test_health_names_the_dependencies(tmp_path: Path) -> None:
             return response.status == health_pb2.HealthCheckResponse.SERVING
 
         assert await serving("")
-        await wait_until(lambda: serving("scheduler"), description="the scheduler is found")
-        await wait_until(lambda: serving("model"), description="the model is loaded", timeout=60)
+        await until(lambda: serving("scheduler"), description="the scheduler is found")
+        await until(lambda: serving("model"), description="the model is loaded", seconds=60)
 
 
 async def test_a_bad_configuration_ends_with_2() -> None:

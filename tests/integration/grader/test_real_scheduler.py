@@ -16,7 +16,7 @@ from tests.support.grader_items import ITEMS, RIGHT
 from tests.support.grader_process import grader_process
 from tests.support.scheduler_process import suite
 from tests.support.scheduler_storage import FakeStorage, Stored
-from tests.support.waiting import wait_until
+from tests.support.waiting import until
 
 
 def accept(storage: FakeStorage, count: int, *, wrong: Answer | None = None) -> list[OpenTask]:
@@ -56,15 +56,13 @@ async def test_every_kind_is_graded_while_graders_come_and_go(valkey_url: str, t
             tasks = accept(parts.storage, 500)
             for start in range(0, len(tasks), 500):
                 await scheduler.enqueue(tasks[start : start + 500])
-            await wait_until(
-                lambda: len(parts.storage.graded) > 50, description="work is under way", timeout=60
-            )
+            await until(lambda: len(parts.storage.graded) > 50, description="work is under way", seconds=60)
             assert drained.pid is not None
             os.kill(drained.pid, signal.SIGTERM)
             assert await drained.wait() == 0
             await killed.kill()
             async with grader_process(scheduler.target, tmp_path, "grader-2"):
-                await wait_until(lambda: parts.storage.open_count == 0, description="all graded", timeout=90)
+                await until(lambda: parts.storage.open_count == 0, description="all graded", seconds=90)
         assert len(parts.storage.graded) == len(tasks)
         assert all(stored.dead is None for stored in parts.storage.tasks.values())
         for stored in parts.storage.tasks.values():
@@ -80,13 +78,11 @@ async def test_a_killed_scheduler_is_found_again(valkey_url: str, tmp_path: Path
         async with grader_process(scheduler.target, tmp_path):
             tasks = accept(parts.storage, 1000)
             await scheduler.enqueue(tasks)
-            await wait_until(
-                lambda: len(parts.storage.graded) > 50, description="work is under way", timeout=60
-            )
+            await until(lambda: len(parts.storage.graded) > 50, description="work is under way", seconds=60)
             await scheduler.process.kill()
             assert parts.storage.open_count > 0
             await scheduler.process.start()
-            await wait_until(lambda: parts.storage.open_count == 0, description="all graded", timeout=90)
+            await until(lambda: parts.storage.open_count == 0, description="all graded", seconds=90)
         assert len(parts.storage.graded) == len(tasks)
 
 
@@ -100,7 +96,7 @@ async def test_a_task_that_cannot_be_graded_ends_as_a_dead_letter_with_its_reaso
         async with grader_process(scheduler.target, tmp_path):
             tasks = accept(parts.storage, 3, wrong=Answer(item="numeric", text="fast"))
             await scheduler.enqueue(tasks)
-            await wait_until(lambda: parts.storage.open_count == 0, description="all dealt with", timeout=60)
+            await until(lambda: parts.storage.open_count == 0, description="all dealt with", seconds=60)
         dead = {name: stored.dead for name, stored in parts.storage.tasks.items() if stored.dead is not None}
         assert list(dead) == [f"{tasks[0].submission_id}/numeric"]
         assert [letter.reason for letter in dead.values()] == ["the answer is not of the type of its item"]

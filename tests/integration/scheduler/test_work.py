@@ -9,8 +9,9 @@ from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_common.errors import DOMAIN
-from tests.support.scheduler_process import Shared, Suite, queued, until
+from tests.support.scheduler_process import Shared, Suite, queued
 from tests.support.scheduler_worker import GRADE, ScriptedWorker, failed, graded, released, worker
+from tests.support.waiting import until
 
 NAN = float("nan")
 CRITERIA = GRADE.criteria

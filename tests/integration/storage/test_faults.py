@@ -16,7 +16,8 @@ from cinnabar_storage.sharding import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
 from tests.support.storage_records import given_up, graded, key, new_submission
 from tests.support.storage_service import Storage, storage_on
-from tests.support.storage_sql import total, until
+from tests.support.storage_sql import total
+from tests.support.waiting import until
 
 Status = pb.CreateSubmissionsResponse.Result.Status
 Result = pb.CommitOutcomesResponse.Result

@@ -10,7 +10,8 @@ from cinnabar.type.v1 import position_pb2
 from tests.support.servers import PostgresServers
 from tests.support.storage_records import graded, key, new_submission
 from tests.support.storage_service import Storage, storage_on
-from tests.support.storage_sql import replay_paused, replicated, until
+from tests.support.storage_sql import replay_paused, replicated
+from tests.support.waiting import until
 
 
 async def create(storage: Storage, count: int = 1) -> list[pb.NewSubmission]:

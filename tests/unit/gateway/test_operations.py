@@ -22,9 +22,9 @@ from tests.support.gateway_world import (
     credential,
     key_of,
     refusal_of,
-    until,
     world,
 )
+from tests.support.waiting import until
 
 
 def task(number: int) -> QueuedTask:

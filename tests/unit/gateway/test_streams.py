@@ -17,9 +17,9 @@ from tests.support.gateway_world import (
     create_request,
     refusal_in,
     refusal_of,
-    until,
     world,
 )
+from tests.support.waiting import until
 
 Request = pb.StreamCreateSubmissionsRequest
 

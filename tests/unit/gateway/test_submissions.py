@@ -20,8 +20,8 @@ from tests.support.gateway_world import (
     key_of,
     refusal_in,
     refusal_of,
-    until,
 )
+from tests.support.waiting import until
 
 State = pb.Submission.State
 ItemState = pb.ItemResult.State

@@ -17,9 +17,9 @@ from tests.support.gateway_world import (
     World,
     key_of,
     refusal_of,
-    until,
     world,
 )
+from tests.support.waiting import until
 
 State = pb.Submission.State
 ITEMS = ("pick", "count", "name", "explain")
