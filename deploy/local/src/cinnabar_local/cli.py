@@ -8,38 +8,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from rich.console import Console
 
-from cinnabar_local.binaries import ProgramMissing
 from cinnabar_local.checkout import deploy_folder
 from cinnabar_local.folders import (
     DataFolder,
-    StackIsRunning,
     data_folder,
     default_folder,
     fingerprint,
     read_state,
 )
 from cinnabar_local.identity import unprivileged
-from cinnabar_local.process import StartFailed
 from cinnabar_local.servers.envoy import compose_settings, render
 from cinnabar_local.stack import running
 from cinnabar_local.table import PUBLIC_PORT, Addresses, StackConfig
+from cinnabar_local.terminal import console, run
 
 _DETACHED_READY_SECONDS = 180.0
 _DOWN_SECONDS = 90.0
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _DEMO = "`python -m cinnabar_local demo` grades real homework and has options of its own: see demo --help."
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,35 +63,6 @@ def _log_to_console() -> None:
         logging.Formatter("%(asctime)s %(message)s %(stack_process)s", defaults={"stack_process": ""})
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-
-
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run ``main``; SIGINT and SIGTERM cancel it, once, and then the exit code is 130.
-
-    What fails to start is told in words, without a trace, and the exit code is 1.
-    """
-
-    async def supervised() -> int:
-        task = asyncio.ensure_future(main)
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, lambda: None)
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            return _INTERRUPTED
-
-    try:
-        return asyncio.run(supervised())
-    except (StartFailed, StackIsRunning, ProgramMissing, OSError, LookupError) as error:
-        console.print(f"[red]failed:[/red] {error}", markup=True)
-        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

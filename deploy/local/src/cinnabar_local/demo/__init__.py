@@ -18,6 +18,7 @@ from cinnabar_local.demo.startup import told
 from cinnabar_local.folders import default_folder
 from cinnabar_local.stack import StackConfig, running
 from cinnabar_local.table import PUBLIC_PORT
+from cinnabar_local.terminal import run
 
 __all__ = ["demo", "load", "main", "parser"]
 
@@ -26,8 +27,6 @@ _WIDTH = 110  # where the output is no terminal
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the demo of the command line; 0 when everything was graded, 1 when not, 130 when interrupted."""
-    from cinnabar_local.cli import run  # the runner's command line has the demo as one of its commands
-
     return run(_demo(parser().parse_args(arguments)))
 
 
