@@ -158,13 +158,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the usual load")
+    parser.add_argument("--output", type=Path, default=results.REPORT, help="where the report goes")
     arguments = parser.parse_args()
     wanted = {name for name in arguments.only.split(",") if name} or set(NAMES)
     if unknown := wanted - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     found = asyncio.run(measure(wanted, arguments.rounds, arguments.scale))
     results.show(found)
-    results.write(found)
+    results.write(found, arguments.output)
     if missing := wanted - {result.name for result in found}:
         print(f"not measured: {', '.join(sorted(missing))}")
 

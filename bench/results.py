@@ -46,11 +46,11 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def write(results: Sequence[Result]) -> None:
+def write(results: Sequence[Result], output: Path) -> None:
     """Writes the report."""
-    REPORT.parent.mkdir(exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     report = {"machine": machine(), "results": [asdict(result) for result in results]}
-    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def show(results: Sequence[Result]) -> None:

@@ -1,0 +1,38 @@
+"""The measurements in their short form: they run, and their report has the shape that was promised."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = [
+    "graded_per_second_batched",
+    "grpc_submits_per_second",
+    "rest_submits_per_second",
+    "submit_to_watch_p50_ms",
+    "redelivery_after_kill_ms",
+    "rebuild_after_flush_s",
+]
+KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
+
+
+@pytest.mark.timeout(170)
+async def test_a_short_run_gives_every_number(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    command = ("-m", "bench", "--only", ",".join(NAMES), "--rounds", "1", "--scale", "0.02")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, "--output", str(output), cwd=ROOT, stdout=-1, stderr=-2
+    )
+    async with asyncio.timeout(160):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    report = json.loads(output.read_text("utf-8"))
+    assert {"system", "processor", "cores", "python", "fsync"} <= set(report["machine"])
+    assert sorted(result["name"] for result in report["results"]) == sorted(NAMES)
+    for result in report["results"]:
+        assert set(result) == KEYS
+        assert result["value"] > 0
+        assert result["better"] in ("higher", "lower")
