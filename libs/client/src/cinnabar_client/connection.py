@@ -38,8 +38,8 @@ def open_channel(address: str) -> grpc.aio.Channel:
 class Connection:
     """A channel, who calls, and what this caller has written so far.
 
-    The consistency token is opaque and stands for one write (or batch): the last one received is sent with
-    every call, so a read shows at least this client's latest write.
+    The consistency token is opaque: the last one received is sent with every call, and the answer's stands
+    for everything that it did too, so a read shows all that this client has written one after the other.
     """
 
     def __init__(self, channel: grpc.aio.Channel, *, token: str, timeout: float) -> None:

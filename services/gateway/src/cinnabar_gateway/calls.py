@@ -120,9 +120,12 @@ def min_positions(context: Context) -> Positions:
 async def send_positions(context: Context, positions: Positions) -> None:
     """Gives the caller a consistency token, in the initial and the trailing metadata.
 
-    REST sees the initial metadata only, as headers.
+    It also stands for what the caller's own token stood for, so that keeping the last one is
+    enough. REST sees the initial metadata only, as headers. InvalidRequest for a malformed token
+    of the caller: look at it with ``min_positions`` before writing anything.
     """
     if positions:
+        positions = consistency.merged(positions, min_positions(context))
         metadata = ((consistency.TOKEN_KEY, consistency.encode_token(positions)),)
         context.set_trailing_metadata(metadata)
         await context.send_initial_metadata(metadata)

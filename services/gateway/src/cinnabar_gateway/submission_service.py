@@ -14,7 +14,7 @@ from cinnabar_common.names import ID_RULE, id_bucket, is_id
 from cinnabar_gateway import convert, identity
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed
-from cinnabar_gateway.consistency import TOKEN_KEY, Positions, encode_token, merged
+from cinnabar_gateway.consistency import TOKEN_KEY, encode_token, merged
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import NewSubmission, SubmissionKey
@@ -80,7 +80,7 @@ class SubmissionService(SubmissionServiceServicer):
         asked = min_positions(context)
         window = asyncio.Semaphore(self._stream_window)
         writing = asyncio.Lock()
-        reached: Positions = ()
+        reached = asked
         refusal: InvalidRequest | None = None
 
         async def answer(request: pb.StreamCreateSubmissionsRequest) -> None:
