@@ -68,6 +68,7 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
     if wanted & NEEDS_PEERS and not peers.present():
         print("the peers' scripts are not here: ratios are left out")
     with tempfile.TemporaryDirectory(prefix="cinnabar-bench-") as folder:
+        Path(folder).chmod(0o711)  # Postgres runs as a user of its own, who must get in
         if wanted & NEEDS_GRADERS:
             await _with_graders(Path(folder) / "graders", wanted, samples, rounds, scale, with_peers)
         if wanted - NEEDS_GRADERS:
