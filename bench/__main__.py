@@ -7,8 +7,8 @@ import asyncio
 import math
 import statistics
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from bench import faults, peers, results, throughput
@@ -61,18 +61,24 @@ class Samples:
         return values[min(len(values) - 1, math.ceil(len(values) * percent / 100) - 1)]
 
 
+@contextmanager
+def _data_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cinnabar-bench-") as folder:
+        Path(folder).chmod(0o711)  # Postgres runs as a user of its own, who must get in
+        yield Path(folder)
+
+
 async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
     """Runs what ``wanted`` needs."""
     samples = Samples()
     with_peers = bool(wanted & NEEDS_PEERS) and peers.present()
     if wanted & NEEDS_PEERS and not peers.present():
         print("the peers' scripts are not here: ratios are left out")
-    with tempfile.TemporaryDirectory(prefix="cinnabar-bench-") as folder:
-        Path(folder).chmod(0o711)  # Postgres runs as a user of its own, who must get in
+    with _data_folder() as folder:
         if wanted & NEEDS_GRADERS:
-            await _with_graders(Path(folder) / "graders", wanted, samples, rounds, scale, with_peers)
+            await _with_graders(folder / "graders", wanted, samples, rounds, scale, with_peers)
         if wanted - NEEDS_GRADERS:
-            await _without_graders(Path(folder) / "faults", wanted, samples, scale)
+            await _without_graders(folder / "faults", wanted, samples, scale)
     return [result for result in _results(samples, with_peers) if result.name in wanted]
 
 
