@@ -7,7 +7,7 @@ import asyncio
 import math
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class Samples:
 
 
 @contextmanager
-def _data_folder() -> Iterator[Path]:
+def _data_folder() -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="cinnabar-bench-") as folder:
         Path(folder).chmod(0o711)  # Postgres runs as a user of its own, who must get in
         yield Path(folder)
