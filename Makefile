@@ -25,8 +25,8 @@ unit: .venv/synced ## the tests that need no server
 e2e: .venv/synced ## the whole suite through Envoy
 	$(BIN)/pytest tests/tour tests/e2e tests/chaos
 
-chaos: .venv/synced ## the chaos campaign, in its long form
-	CHAOS_SECONDS=300 $(BIN)/pytest tests/chaos --timeout=900
+chaos: .venv/synced ## the chaos campaign, in its long form (CHAOS_SECONDS, CHAOS_SEED)
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(BIN)/pytest tests/chaos -s
 
 bench: .venv/synced ## measure; `make bench ONLY=name,name` for some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
