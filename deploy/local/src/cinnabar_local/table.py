@@ -21,7 +21,8 @@ class StackConfig:
     """How much of what.
 
     ``env`` adds settings: by service ("scheduler") for all its replicas, or by process ("scheduler-0").
-    ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. Without
+    ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. ``policy`` is the text of the
+    schedulers' policy file, which may be changed while they run (``Addresses.policy_file``). Without
     ``services`` there are the data servers alone.
     """
 
@@ -35,6 +36,7 @@ class StackConfig:
     objects: bool = True
     supervise: bool = False
     envoy_port: int | None = None
+    policy: str = ""
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
@@ -57,6 +59,7 @@ class Addresses:
     storages: tuple[str, ...]
     graders: tuple[str, ...]
     redis_url: str
+    policy_file: str
     shards: tuple[ShardAddress, ...]
     s3_endpoint: str
     s3_access_key: str
@@ -83,6 +86,7 @@ class ServiceEnvironment:
     redis_url: str
     storage_target: str
     scheduler_target: str
+    policy_file: str
 
     def of(self, service: str, listen: str) -> dict[str, str]:
         """The environment of one replica of ``service``."""
@@ -94,6 +98,7 @@ class ServiceEnvironment:
                     "SCHEDULER_LISTEN": listen,
                     "SCHEDULER_REDIS_URL": self.redis_url,
                     "SCHEDULER_STORAGE_TARGET": self.storage_target,
+                    "SCHEDULER_POLICY_FILE": self.policy_file,
                 }
             case "gateway":
                 return {
@@ -163,12 +168,14 @@ def build_table(
         admin_port=ports.of("envoy-admin"),
         gateways=tuple(Endpoint.parse(address) for address in listen["gateway"]),
     )
+    policy_file = folder / "policy.toml"
+    policy_file.write_text(config.policy, "utf-8")
     rows = [row for shard in shards for row in shard.processes()]
     rows.append(valkey.process())
     if config.objects:
         rows.append(objects.process())
     if config.services:
-        rows += _service_rows(config, shards, valkey, listen)
+        rows += _service_rows(config, shards, valkey, listen, policy_file)
         rows.append(envoy.process(needs=_names("gateway", config.gateways)))
     addresses = Addresses(
         envoy=f"{HOST}:{envoy.port}",
@@ -178,6 +185,7 @@ def build_table(
         storages=listen["storage"],
         graders=listen["grader"],
         redis_url=valkey.url,
+        policy_file=str(policy_file),
         shards=tuple(
             ShardAddress(
                 primary_url=shard.primary.url, replica_urls=tuple(replica.url for replica in shard.replicas)
@@ -200,12 +208,14 @@ def _service_rows(
     shards: tuple[PostgresShard, ...],
     valkey: Valkey,
     listen: Mapping[str, tuple[str, ...]],
+    policy_file: Path,
 ) -> list[ProcessSpec]:
     environment = ServiceEnvironment(
         shards=",".join(shard.setting_of() for shard in shards),
         redis_url=valkey.url,
         storage_target=",".join(listen["storage"]),
         scheduler_target=",".join(listen["scheduler"]),
+        policy_file=str(policy_file),
     )
     storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)
     # Each service would also come up before those that it calls, but then first waits out a reconnection.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import grpc
 
@@ -15,6 +16,7 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
+from cinnabar_scheduler.adapters.policy_file import PolicyFile
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
@@ -34,6 +36,7 @@ from cinnabar_scheduler.work_service import WorkService
 @asynccontextmanager
 async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
     """Runs a scheduler; yields the port it listens on."""
+    policy = PolicyFile(Path(config.policy_file) if config.policy_file else None)
     async with AsyncExitStack() as stack:
         redis = connect(config.redis_url, timeout_seconds=config.redis_timeout_seconds)
         stack.push_async_callback(redis.aclose)
@@ -80,6 +83,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         side_tasks = await stack.enter_async_context(asyncio.TaskGroup())
         for task in (
             side_tasks.create_task(bus.listen(), name="bus"),
+            side_tasks.create_task(policy.watch(), name="policy"),
             side_tasks.create_task(refusals.run(outcomes), name="refusals"),
         ):
             stack.callback(task.cancel)
@@ -99,7 +103,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             )
             add_WorkServiceServicer_to_server(work, server)
 
-        health = HealthBoard({"redis": queue.ping, "storage": store.ping})
+        health = HealthBoard({"redis": queue.ping, "storage": store.ping, "policy": policy.healthy})
         port = await stack.enter_async_context(
             serving(
                 config.listen,

@@ -12,6 +12,7 @@ class SchedulerConfig:
     redis_url: str
     storage_target: str
     listen: str = "0.0.0.0:50052"
+    policy_file: str = ""
     lease_seconds: float = 15.0
     backoff_base_seconds: float = 1.0
     backoff_cap_seconds: float = 60.0

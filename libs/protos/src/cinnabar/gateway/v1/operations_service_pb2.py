@@ -26,59 +26,98 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/operations_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListQueuesRequest\"@\n\x12ListQueuesResponse\x12*\n\x06queues\x18\x01 \x03(\x0b\x32\x1a.cinnabar.gateway.v1.Queue\"\x86\x01\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12-\n\noldest_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x06 \x01(\x05\"`\n\x16ListDeadLettersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05queue\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\nDeadLetter\x12\x12\n\nsubmission\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9b\x01\n\x19RedriveDeadLettersRequest\x12H\n\x05tasks\x18\x01 \x03(\x0b\x32\x33.cinnabar.gateway.v1.RedriveDeadLettersRequest.TaskB\x04\xe2\x41\x01\x02\x1a\x34\n\x04Task\x12\x18\n\nsubmission\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04item\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x1aRedriveDeadLettersResponse\x12\x10\n\x08redriven\x18\x01 \x01(\x05\"\x12\n\x10GetHealthRequest\"\x7f\n\x0cHealthReport\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x30\n\x06\x63hecks\x18\x02 \x03(\x0b\x32 .cinnabar.gateway.v1.HealthCheck\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0bHealthCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\x92\x04\n\x11OperationsService\x12q\n\nListQueues\x12&.cinnabar.gateway.v1.ListQueuesRequest\x1a\'.cinnabar.gateway.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12\x85\x01\n\x0fListDeadLetters\x12+.cinnabar.gateway.v1.ListDeadLettersRequest\x1a,.cinnabar.gateway.v1.ListDeadLettersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/deadLetters\x12\x99\x01\n\x12RedriveDeadLetters\x12..cinnabar.gateway.v1.RedriveDeadLettersRequest\x1a/.cinnabar.gateway.v1.RedriveDeadLettersResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/deadLetters:redrive:\x01*\x12\x66\n\tGetHealth\x12%.cinnabar.gateway.v1.GetHealthRequest\x1a!.cinnabar.gateway.v1.HealthReport\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/healthb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/operations_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x13\n\x11ListQueuesRequest\"@\n\x12ListQueuesResponse\x12*\n\x06queues\x18\x01 \x03(\x0b\x32\x1a.cinnabar.gateway.v1.Queue\"\xa2\x03\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12-\n\noldest_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x06 \x01(\x05\x12/\n\x05state\x18\x07 \x01(\x0e\x32 .cinnabar.gateway.v1.Queue.State\x12\x0f\n\x07\x63redits\x18\x08 \x01(\x03\x12.\n\x0bservice_p50\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bservice_p90\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0epredicted_work\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0c\n\x08\x44RAINING\x10\x03\"(\n\x11PauseQueueRequest\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x12ResumeQueueRequest\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x11\x44rainQueueRequest\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x18\n\x16GetConservationRequest\"\xfe\x01\n\x0c\x43onservation\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x0c\n\x04open\x18\x02 \x01(\x03\x12\x15\n\rdead_lettered\x18\x03 \x01(\x03\x12\x11\n\tcancelled\x18\x04 \x01(\x03\x12\x0e\n\x06graded\x18\x05 \x01(\x03\x12\x0e\n\x06queued\x18\x06 \x01(\x03\x12\x0f\n\x07waiting\x18\x07 \x01(\x03\x12\x0e\n\x06leased\x18\x08 \x01(\x03\x12\x10\n\x08\x62\x61lanced\x18\t \x01(\x08\x12\x0f\n\x07missing\x18\n \x01(\x03\x12\x10\n\x08orphaned\x18\x0b \x01(\x03\x12.\n\nsweep_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x02\n\x16ListDeadLettersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05queue\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06parent\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x0egiven_up_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x39\n\x0fgiven_up_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\nDeadLetter\x12\x12\n\nsubmission\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x01\n\x19RedriveDeadLettersRequest\x12H\n\x05tasks\x18\x01 \x03(\x0b\x32\x33.cinnabar.gateway.v1.RedriveDeadLettersRequest.TaskB\x04\xe2\x41\x01\x01\x12\x41\n\x06\x66ilter\x18\x02 \x01(\x0b\x32+.cinnabar.gateway.v1.ListDeadLettersRequestB\x04\xe2\x41\x01\x01\x1a\x34\n\x04Task\x12\x18\n\nsubmission\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04item\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xf7\x01\n\x1aRedriveDeadLettersResponse\x12\x10\n\x08redriven\x18\x01 \x01(\x05\x12H\n\x07refused\x18\x02 \x03(\x0b\x32\x37.cinnabar.gateway.v1.RedriveDeadLettersResponse.Refusal\x12\x0c\n\x04more\x18\x03 \x01(\x08\x1ao\n\x07Refusal\x12\x41\n\x04task\x18\x01 \x01(\x0b\x32\x33.cinnabar.gateway.v1.RedriveDeadLettersRequest.Task\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x12\n\x10GetHealthRequest\"\x7f\n\x0cHealthReport\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x30\n\x06\x63hecks\x18\x02 \x03(\x0b\x32 .cinnabar.gateway.v1.HealthCheck\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0bHealthCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xf7\x07\n\x11OperationsService\x12q\n\nListQueues\x12&.cinnabar.gateway.v1.ListQueuesRequest\x1a\'.cinnabar.gateway.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12u\n\nPauseQueue\x12&.cinnabar.gateway.v1.PauseQueueRequest\x1a\x1a.cinnabar.gateway.v1.Queue\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:pause:\x01*\x12x\n\x0bResumeQueue\x12\'.cinnabar.gateway.v1.ResumeQueueRequest\x1a\x1a.cinnabar.gateway.v1.Queue\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/queues/{queue}:resume:\x01*\x12u\n\nDrainQueue\x12&.cinnabar.gateway.v1.DrainQueueRequest\x1a\x1a.cinnabar.gateway.v1.Queue\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:drain:\x01*\x12{\n\x0fGetConservation\x12+.cinnabar.gateway.v1.GetConservationRequest\x1a!.cinnabar.gateway.v1.Conservation\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/conservation\x12\x85\x01\n\x0fListDeadLetters\x12+.cinnabar.gateway.v1.ListDeadLettersRequest\x1a,.cinnabar.gateway.v1.ListDeadLettersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/deadLetters\x12\x99\x01\n\x12RedriveDeadLetters\x12..cinnabar.gateway.v1.RedriveDeadLettersRequest\x1a/.cinnabar.gateway.v1.RedriveDeadLettersResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/deadLetters:redrive:\x01*\x12\x66\n\tGetHealth\x12%.cinnabar.gateway.v1.GetHealthRequest\x1a!.cinnabar.gateway.v1.HealthReport\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/healthb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cinnabar.gateway.v1.operations_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['queue']._loaded_options = None
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\002'
+  _globals['_RESUMEQUEUEREQUEST'].fields_by_name['queue']._loaded_options = None
+  _globals['_RESUMEQUEUEREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\002'
+  _globals['_DRAINQUEUEREQUEST'].fields_by_name['queue']._loaded_options = None
+  _globals['_DRAINQUEUEREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\002'
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['queue']._loaded_options = None
   _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['given_up_after']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['given_up_after']._serialized_options = b'\342A\001\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['given_up_before']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['given_up_before']._serialized_options = b'\342A\001\001'
   _globals['_REDRIVEDEADLETTERSREQUEST_TASK'].fields_by_name['submission']._loaded_options = None
   _globals['_REDRIVEDEADLETTERSREQUEST_TASK'].fields_by_name['submission']._serialized_options = b'\342A\001\002'
   _globals['_REDRIVEDEADLETTERSREQUEST_TASK'].fields_by_name['item']._loaded_options = None
   _globals['_REDRIVEDEADLETTERSREQUEST_TASK'].fields_by_name['item']._serialized_options = b'\342A\001\002'
   _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['tasks']._loaded_options = None
-  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['tasks']._serialized_options = b'\342A\001\002'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['tasks']._serialized_options = b'\342A\001\001'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListQueues']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListQueues']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/queues'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/queues/{queue}:pause:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/queues/{queue}:resume:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DrainQueue']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DrainQueue']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/queues/{queue}:drain:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetConservation']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetConservation']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/conservation'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\202\323\344\223\002\021\022\017/v1/deadLetters'
   _globals['_OPERATIONSSERVICE'].methods_by_name['RedriveDeadLetters']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['RedriveDeadLetters']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/deadLetters:redrive:\001*'
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetHealth']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002\t\022\007/health'
-  _globals['_LISTQUEUESREQUEST']._serialized_start=197
-  _globals['_LISTQUEUESREQUEST']._serialized_end=216
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=218
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=282
-  _globals['_QUEUE']._serialized_start=285
-  _globals['_QUEUE']._serialized_end=419
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=421
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=517
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=519
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=624
-  _globals['_DEADLETTER']._serialized_start=627
-  _globals['_DEADLETTER']._serialized_end=791
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=794
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=949
-  _globals['_REDRIVEDEADLETTERSREQUEST_TASK']._serialized_start=897
-  _globals['_REDRIVEDEADLETTERSREQUEST_TASK']._serialized_end=949
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=951
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=997
-  _globals['_GETHEALTHREQUEST']._serialized_start=999
-  _globals['_GETHEALTHREQUEST']._serialized_end=1017
-  _globals['_HEALTHREPORT']._serialized_start=1019
-  _globals['_HEALTHREPORT']._serialized_end=1146
-  _globals['_HEALTHCHECK']._serialized_start=1148
-  _globals['_HEALTHCHECK']._serialized_end=1235
-  _globals['_OPERATIONSSERVICE']._serialized_start=1238
-  _globals['_OPERATIONSSERVICE']._serialized_end=1768
+  _globals['_LISTQUEUESREQUEST']._serialized_start=222
+  _globals['_LISTQUEUESREQUEST']._serialized_end=241
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=243
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=307
+  _globals['_QUEUE']._serialized_start=310
+  _globals['_QUEUE']._serialized_end=728
+  _globals['_QUEUE_STATE']._serialized_start=659
+  _globals['_QUEUE_STATE']._serialized_end=728
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=730
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=770
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=772
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=813
+  _globals['_DRAINQUEUEREQUEST']._serialized_start=815
+  _globals['_DRAINQUEUEREQUEST']._serialized_end=855
+  _globals['_GETCONSERVATIONREQUEST']._serialized_start=857
+  _globals['_GETCONSERVATIONREQUEST']._serialized_end=881
+  _globals['_CONSERVATION']._serialized_start=884
+  _globals['_CONSERVATION']._serialized_end=1138
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1141
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1398
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1400
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1505
+  _globals['_DEADLETTER']._serialized_start=1508
+  _globals['_DEADLETTER']._serialized_end=1672
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1675
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1897
+  _globals['_REDRIVEDEADLETTERSREQUEST_TASK']._serialized_start=1845
+  _globals['_REDRIVEDEADLETTERSREQUEST_TASK']._serialized_end=1897
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1900
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=2147
+  _globals['_REDRIVEDEADLETTERSRESPONSE_REFUSAL']._serialized_start=2036
+  _globals['_REDRIVEDEADLETTERSRESPONSE_REFUSAL']._serialized_end=2147
+  _globals['_GETHEALTHREQUEST']._serialized_start=2149
+  _globals['_GETHEALTHREQUEST']._serialized_end=2167
+  _globals['_HEALTHREPORT']._serialized_start=2169
+  _globals['_HEALTHREPORT']._serialized_end=2296
+  _globals['_HEALTHCHECK']._serialized_start=2298
+  _globals['_HEALTHCHECK']._serialized_end=2385
+  _globals['_OPERATIONSSERVICE']._serialized_start=2388
+  _globals['_OPERATIONSSERVICE']._serialized_end=3403
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,8 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -67,12 +69,44 @@ class Queue(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Queue._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Queue._State.ValueType  # 0
+        """Never sent."""
+        RUNNING: Queue._State.ValueType  # 1
+        """Takes tasks and has them graded."""
+        PAUSED: Queue._State.ValueType  # 2
+        """Takes tasks and lets them wait."""
+        DRAINING: Queue._State.ValueType  # 3
+        """Has its tasks graded and takes no new ones."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What a queue does with its tasks."""
+
+    STATE_UNSPECIFIED: Queue.State.ValueType  # 0
+    """Never sent."""
+    RUNNING: Queue.State.ValueType  # 1
+    """Takes tasks and has them graded."""
+    PAUSED: Queue.State.ValueType  # 2
+    """Takes tasks and lets them wait."""
+    DRAINING: Queue.State.ValueType  # 3
+    """Has its tasks graded and takes no new ones."""
+
     QUEUE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     DELAYED_FIELD_NUMBER: _builtins.int
     LEASED_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    SERVICE_P50_FIELD_NUMBER: _builtins.int
+    SERVICE_P90_FIELD_NUMBER: _builtins.int
+    PREDICTED_WORK_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Name of the queue."""
     ready: _builtins.int
@@ -83,9 +117,27 @@ class Queue(_message.Message):
     """Tasks being graded."""
     workers: _builtins.int
     """Graders that serve it."""
+    state: Global___Queue.State.ValueType
+    """What it does."""
+    credits: _builtins.int
+    """Tasks that its graders would take on now."""
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """Age of the oldest ready task."""
+
+    @_builtins.property
+    def service_p50(self) -> _duration_pb2.Duration:
+        """Half of the tasks are graded within this time once they are leased."""
+
+    @_builtins.property
+    def service_p90(self) -> _duration_pb2.Duration:
+        """Nine tenths of the tasks are."""
+
+    @_builtins.property
+    def predicted_work(self) -> _duration_pb2.Duration:
+        """Time that one grader would need, one task at a time, for all that waits and
+        is being graded.
+        """
 
     def __init__(
         self,
@@ -96,14 +148,170 @@ class Queue(_message.Message):
         leased: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
         workers: _builtins.int = ...,
+        state: Global___Queue.State.ValueType = ...,
+        credits: _builtins.int = ...,
+        service_p50: _duration_pb2.Duration | None = ...,
+        service_p90: _duration_pb2.Duration | None = ...,
+        predicted_work: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age", "predicted_work", b"predicted_work", "service_p50", b"service_p50", "service_p90", b"service_p90"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delayed", b"delayed", "leased", b"leased", "oldest_age", b"oldest_age", "queue", b"queue", "ready", b"ready", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "delayed", b"delayed", "leased", b"leased", "oldest_age", b"oldest_age", "predicted_work", b"predicted_work", "queue", b"queue", "ready", b"ready", "service_p50", b"service_p50", "service_p90", b"service_p90", "state", b"state", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class PauseQueueRequest(_message.Message):
+    """Request of PauseQueue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Name of the queue."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueueRequest(_message.Message):
+    """Request of ResumeQueue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Name of the queue."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
+
+@_typing.final
+class DrainQueueRequest(_message.Message):
+    """Request of DrainQueue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Name of the queue."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainQueueRequest: _TypeAlias = DrainQueueRequest  # noqa: Y015
+
+@_typing.final
+class GetConservationRequest(_message.Message):
+    """Request of GetConservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConservationRequest: _TypeAlias = GetConservationRequest  # noqa: Y015
+
+@_typing.final
+class Conservation(_message.Message):
+    """Where every accepted task is; see `cinnabar.scheduler.v1`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    GRADED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    BALANCED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
+    SWEEP_TIME_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Tasks accepted."""
+    open: _builtins.int
+    """Still to be graded, says Postgres."""
+    dead_lettered: _builtins.int
+    """Given up."""
+    cancelled: _builtins.int
+    """Cancelled."""
+    graded: _builtins.int
+    """Graded."""
+    queued: _builtins.int
+    """In Redis: waiting for a grader."""
+    waiting: _builtins.int
+    """In Redis: waiting for their time or for a retry."""
+    leased: _builtins.int
+    """In Redis: being graded."""
+    balanced: _builtins.bool
+    """Whether accepted = open + dead_lettered + cancelled + graded."""
+    missing: _builtins.int
+    """Open tasks that the last sweep did not find in Redis, and queued."""
+    orphaned: _builtins.int
+    """Tasks in Redis that the last sweep did not find open, and removed."""
+    @_builtins.property
+    def sweep_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last sweep ended."""
+
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        open: _builtins.int = ...,
+        dead_lettered: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        graded: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        leased: _builtins.int = ...,
+        balanced: _builtins.bool = ...,
+        missing: _builtins.int = ...,
+        orphaned: _builtins.int = ...,
+        sweep_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sweep_time", b"sweep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "balanced", b"balanced", "cancelled", b"cancelled", "dead_lettered", b"dead_lettered", "graded", b"graded", "leased", b"leased", "missing", b"missing", "open", b"open", "orphaned", b"orphaned", "queued", b"queued", "sweep_time", b"sweep_time", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conservation: _TypeAlias = Conservation  # noqa: Y015
 
 @_typing.final
 class ListDeadLettersRequest(_message.Message):
@@ -114,22 +322,44 @@ class ListDeadLettersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_AFTER_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the call before, all else being equal."""
     queue: _builtins.str
     """Only of this queue."""
+    parent: _builtins.str
+    """Only of this assignment or course: "courses/{course}/assignments/{assignment}"
+    or "courses/{course}".
+    """
+    reason: _builtins.str
+    """Only those whose reason contains this."""
+    @_builtins.property
+    def given_up_after(self) -> _timestamp_pb2.Timestamp:
+        """Only those given up at or after this time."""
+
+    @_builtins.property
+    def given_up_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those given up before this time."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         queue: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        given_up_after: _timestamp_pb2.Timestamp | None = ...,
+        given_up_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["given_up_after", b"given_up_after", "given_up_before", b"given_up_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_up_after", b"given_up_after", "given_up_before", b"given_up_before", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "queue", b"queue", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,18 +472,26 @@ class RedriveDeadLettersRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     TASKS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RedriveDeadLettersRequest.Task]:
-        """1 to 1,000."""
+        """At most 1,000. Either tasks or a filter."""
+
+    @_builtins.property
+    def filter(self) -> Global___ListDeadLettersRequest:
+        """Redrives the first 1,000 that this lists; `page_size` and `page_token` must
+        be empty.
+        """
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___RedriveDeadLettersRequest.Task] | None = ...,
+        filter: Global___ListDeadLettersRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,17 +503,57 @@ class RedriveDeadLettersResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Refusal(_message.Message):
+        """A task that was named and not redriven."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TASK_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def task(self) -> Global___RedriveDeadLettersRequest.Task:
+            """The task."""
+
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
+            """NOT_FOUND / RESOURCE_NOT_FOUND, FAILED_PRECONDITION / STATE_FORBIDS with
+            the state of the task, or UNAVAILABLE / DEPENDENCY_UNAVAILABLE.
+            """
+
+        def __init__(
+            self,
+            *,
+            task: Global___RedriveDeadLettersRequest.Task | None = ...,
+            error: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task", b"task"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "task", b"task"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REDRIVEN_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     redriven: _builtins.int
     """How many were dead letters and are queued again."""
+    more: _builtins.bool
+    """There are more dead letters that the filter lists: call again."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RedriveDeadLettersResponse.Refusal]:
+        """Those of the tasks that were not, and why."""
+
     def __init__(
         self,
         *,
         redriven: _builtins.int = ...,
+        refused: _abc.Iterable[Global___RedriveDeadLettersResponse.Refusal] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["redriven", b"redriven"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "redriven", b"redriven", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,26 @@ class OperationsServiceStub:
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesResponse.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/PauseQueue',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/ResumeQueue',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.DrainQueue = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/DrainQueue',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.DrainQueueRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+                _registered_method=True)
+        self.GetConservation = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/GetConservation',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetConservationRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Conservation.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/cinnabar.gateway.v1.OperationsService/ListDeadLetters',
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.SerializeToString,
@@ -68,6 +88,38 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Leases nothing of the queue any more until it is resumed; what is being
+        graded may finish, and submissions are still accepted. NOT_FOUND /
+        RESOURCE_NOT_FOUND for a queue that nobody uses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Ends a pause or a drain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainQueue(self, request, context):
+        """Grades what the queue holds and refuses new submissions that need it with
+        UNAVAILABLE / QUEUE_DRAINING, until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConservation(self, request, context):
+        """Where every accepted task is, of all tenants: accepted = open + dead letters
+        + cancelled + graded, and Redis holds what is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeadLetters(self, request, context):
         """Tasks of the caller's tenant that were given up, and why.
         """
@@ -76,8 +128,9 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RedriveDeadLetters(self, request, context):
-        """Gives dead letters another chance. Tasks that are not dead letters are
-        left as they are.
+        """Gives dead letters another chance, those named or those of a filter. Tasks
+        that are not dead letters are left as they are, and told apart in the
+        response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +152,26 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListQueues,
                     request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesRequest.FromString,
                     response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.SerializeToString,
+            ),
+            'DrainQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainQueue,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.DrainQueueRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.SerializeToString,
+            ),
+            'GetConservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConservation,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetConservationRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Conservation.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -144,6 +217,114 @@ class OperationsService:
             '/cinnabar.gateway.v1.OperationsService/ListQueues',
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesRequest.SerializeToString,
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/PauseQueue',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.PauseQueueRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/ResumeQueue',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/DrainQueue',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.DrainQueueRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/GetConservation',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetConservationRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Conservation.FromString,
             options,
             channel_credentials,
             insecure,

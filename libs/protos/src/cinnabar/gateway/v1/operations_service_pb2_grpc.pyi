@@ -35,11 +35,27 @@ class OperationsServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OperationsServiceAsyncStub: ...
     ListQueues: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListQueuesRequest, _operations_service_pb2.ListQueuesResponse]
     """Counts of all queues."""
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PauseQueueRequest, _operations_service_pb2.Queue]
+    """Leases nothing of the queue any more until it is resumed; what is being
+    graded may finish, and submissions are still accepted. NOT_FOUND /
+    RESOURCE_NOT_FOUND for a queue that nobody uses.
+    """
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ResumeQueueRequest, _operations_service_pb2.Queue]
+    """Ends a pause or a drain."""
+    DrainQueue: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.DrainQueueRequest, _operations_service_pb2.Queue]
+    """Grades what the queue holds and refuses new submissions that need it with
+    UNAVAILABLE / QUEUE_DRAINING, until it is resumed.
+    """
+    GetConservation: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetConservationRequest, _operations_service_pb2.Conservation]
+    """Where every accepted task is, of all tenants: accepted = open + dead letters
+    + cancelled + graded, and Redis holds what is open.
+    """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]
     """Tasks of the caller's tenant that were given up, and why."""
     RedriveDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RedriveDeadLettersRequest, _operations_service_pb2.RedriveDeadLettersResponse]
-    """Gives dead letters another chance. Tasks that are not dead letters are
-    left as they are.
+    """Gives dead letters another chance, those named or those of a filter. Tasks
+    that are not dead letters are left as they are, and told apart in the
+    response.
     """
     GetHealth: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]
     """Health of the suite as this gateway sees it; open to everybody. When a
@@ -54,11 +70,27 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListQueues: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListQueuesRequest, _operations_service_pb2.ListQueuesResponse]  # type: ignore[assignment]
     """Counts of all queues."""
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PauseQueueRequest, _operations_service_pb2.Queue]  # type: ignore[assignment]
+    """Leases nothing of the queue any more until it is resumed; what is being
+    graded may finish, and submissions are still accepted. NOT_FOUND /
+    RESOURCE_NOT_FOUND for a queue that nobody uses.
+    """
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ResumeQueueRequest, _operations_service_pb2.Queue]  # type: ignore[assignment]
+    """Ends a pause or a drain."""
+    DrainQueue: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DrainQueueRequest, _operations_service_pb2.Queue]  # type: ignore[assignment]
+    """Grades what the queue holds and refuses new submissions that need it with
+    UNAVAILABLE / QUEUE_DRAINING, until it is resumed.
+    """
+    GetConservation: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetConservationRequest, _operations_service_pb2.Conservation]  # type: ignore[assignment]
+    """Where every accepted task is, of all tenants: accepted = open + dead letters
+    + cancelled + graded, and Redis holds what is open.
+    """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Tasks of the caller's tenant that were given up, and why."""
     RedriveDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RedriveDeadLettersRequest, _operations_service_pb2.RedriveDeadLettersResponse]  # type: ignore[assignment]
-    """Gives dead letters another chance. Tasks that are not dead letters are
-    left as they are.
+    """Gives dead letters another chance, those named or those of a filter. Tasks
+    that are not dead letters are left as they are, and told apart in the
+    response.
     """
     GetHealth: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]  # type: ignore[assignment]
     """Health of the suite as this gateway sees it; open to everybody. When a
@@ -78,6 +110,45 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Counts of all queues."""
 
     @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _operations_service_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Queue, _abc.Awaitable[_operations_service_pb2.Queue]]:
+        """Leases nothing of the queue any more until it is resumed; what is being
+        graded may finish, and submissions are still accepted. NOT_FOUND /
+        RESOURCE_NOT_FOUND for a queue that nobody uses.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _operations_service_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Queue, _abc.Awaitable[_operations_service_pb2.Queue]]:
+        """Ends a pause or a drain."""
+
+    @_abc_1.abstractmethod
+    def DrainQueue(
+        self,
+        request: _operations_service_pb2.DrainQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Queue, _abc.Awaitable[_operations_service_pb2.Queue]]:
+        """Grades what the queue holds and refuses new submissions that need it with
+        UNAVAILABLE / QUEUE_DRAINING, until it is resumed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConservation(
+        self,
+        request: _operations_service_pb2.GetConservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Conservation, _abc.Awaitable[_operations_service_pb2.Conservation]]:
+        """Where every accepted task is, of all tenants: accepted = open + dead letters
+        + cancelled + graded, and Redis holds what is open.
+        """
+
+    @_abc_1.abstractmethod
     def ListDeadLetters(
         self,
         request: _operations_service_pb2.ListDeadLettersRequest,
@@ -91,8 +162,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.RedriveDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.RedriveDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.RedriveDeadLettersResponse]]:
-        """Gives dead letters another chance. Tasks that are not dead letters are
-        left as they are.
+        """Gives dead letters another chance, those named or those of a filter. Tasks
+        that are not dead letters are left as they are, and told apart in the
+        response.
         """
 
     @_abc_1.abstractmethod

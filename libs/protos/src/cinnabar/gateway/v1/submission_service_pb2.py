@@ -27,11 +27,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/submission_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xf6\x05\n\nSubmission\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06\x61uthor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\x12@\n\x08priority\x18\x04 \x01(\x0e\x32(.cinnabar.gateway.v1.Submission.PriorityB\x04\xe2\x41\x01\x01\x12\x19\n\x0brevision_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x05state\x18\x06 \x01(\x0e\x32%.cinnabar.gateway.v1.Submission.StateB\x04\xe2\x41\x01\x03\x12\x36\n\x07results\x18\x07 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.ItemResultB\x04\xe2\x41\x01\x03\x12\x13\n\x05score\x18\x08 \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmax_score\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"^\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07GRADING\x10\x02\x12\n\n\x06GRADED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04:y\xea\x41v\n\x17\x63innabar.dev/Submission\x12\x42\x63ourses/{course}/assignments/{assignment}/submissions/{submission}*\x0bsubmissions2\nsubmission\"\xe1\x01\n\nItemResult\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.cinnabar.gateway.v1.ItemResult.State\x12(\n\x05grade\x18\x03 \x01(\x0b\x32\x19.cinnabar.grader.v1.Grade\x12\x12\n\ngeneration\x18\x04 \x01(\x05\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06GRADED\x10\x02\x12\r\n\tCANCELLED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\"\xa0\x01\n\x17\x43reateSubmissionRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x39\n\nsubmission\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x97\x01\n\x1d\x42\x61tchCreateSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"^\n\x1e\x42\x61tchCreateSubmissionsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"~\n\x16\x43reateSubmissionResult\x12\x35\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"~\n\x1eStreamCreateSubmissionsRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"q\n\x1fStreamCreateSubmissionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12<\n\x07results\x18\x02 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"F\n\x14GetSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"\x93\x01\n\x16ListSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61uthor\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x17ListSubmissionsResponse\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x16WatchSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"N\n\x17WatchSubmissionResponse\x12\x33\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\"I\n\x17\x43\x61ncelSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission2\x8a\n\n\x11SubmissionService\x12\xbb\x01\n\x10\x43reateSubmission\x12,.cinnabar.gateway.v1.CreateSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"X\xda\x41\x11parent,submission\x82\xd3\xe4\x93\x02>\"0/v1/{parent=courses/*/assignments/*}/submissions:\nsubmission\x12\xca\x01\n\x16\x42\x61tchCreateSubmissions\x12\x32.cinnabar.gateway.v1.BatchCreateSubmissionsRequest\x1a\x33.cinnabar.gateway.v1.BatchCreateSubmissionsResponse\"G\x82\xd3\xe4\x93\x02\x41\"</v1/{parent=courses/*/assignments/*}/submissions:batchCreate:\x01*\x12\xb1\x01\n\x17StreamCreateSubmissions\x12\x33.cinnabar.gateway.v1.StreamCreateSubmissionsRequest\x1a\x34.cinnabar.gateway.v1.StreamCreateSubmissionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/submissions:streamCreate:\x01*(\x01\x30\x01\x12\x9c\x01\n\rGetSubmission\x12).cinnabar.gateway.v1.GetSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"?\xda\x41\x04name\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{name=courses/*/assignments/*/submissions/*}\x12\xaf\x01\n\x0fListSubmissions\x12+.cinnabar.gateway.v1.ListSubmissionsRequest\x1a,.cinnabar.gateway.v1.ListSubmissionsResponse\"A\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{parent=courses/*/assignments/*}/submissions\x12\xb5\x01\n\x0fWatchSubmission\x12+.cinnabar.gateway.v1.WatchSubmissionRequest\x1a,.cinnabar.gateway.v1.WatchSubmissionResponse\"E\xda\x41\x04name\x82\xd3\xe4\x93\x02\x38\x12\x36/v1/{name=courses/*/assignments/*/submissions/*}:watch0\x01\x12\xac\x01\n\x10\x43\x61ncelSubmission\x12,.cinnabar.gateway.v1.CancelSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"I\xda\x41\x04name\x82\xd3\xe4\x93\x02<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/submission_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9f\x07\n\nSubmission\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06\x61uthor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\x12@\n\x08priority\x18\x04 \x01(\x0e\x32(.cinnabar.gateway.v1.Submission.PriorityB\x04\xe2\x41\x01\x01\x12\x19\n\x0brevision_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x05state\x18\x06 \x01(\x0e\x32%.cinnabar.gateway.v1.Submission.StateB\x04\xe2\x41\x01\x03\x12\x36\n\x07results\x18\x07 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.ItemResultB\x04\xe2\x41\x01\x03\x12\x13\n\x05score\x18\x08 \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmax_score\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bgrade_after\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08grade_by\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12<\n\x08\x65stimate\x18\x0e \x01(\x0b\x32$.cinnabar.gateway.v1.GradingEstimateB\x04\xe2\x41\x01\x03\"^\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07GRADING\x10\x02\x12\n\n\x06GRADED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04:y\xea\x41v\n\x17\x63innabar.dev/Submission\x12\x42\x63ourses/{course}/assignments/{assignment}/submissions/{submission}*\x0bsubmissions2\nsubmission\"s\n\x0fGradingEstimate\x12\x10\n\x08position\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe1\x01\n\nItemResult\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.cinnabar.gateway.v1.ItemResult.State\x12(\n\x05grade\x18\x03 \x01(\x0b\x32\x19.cinnabar.grader.v1.Grade\x12\x12\n\ngeneration\x18\x04 \x01(\x05\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06GRADED\x10\x02\x12\r\n\tCANCELLED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\"\xa0\x01\n\x17\x43reateSubmissionRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x39\n\nsubmission\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x97\x01\n\x1d\x42\x61tchCreateSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"^\n\x1e\x42\x61tchCreateSubmissionsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"~\n\x16\x43reateSubmissionResult\x12\x35\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"~\n\x1eStreamCreateSubmissionsRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"q\n\x1fStreamCreateSubmissionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12<\n\x07results\x18\x02 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"F\n\x14GetSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"\x93\x01\n\x16ListSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61uthor\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x17ListSubmissionsResponse\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x16WatchSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"N\n\x17WatchSubmissionResponse\x12\x33\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\"I\n\x17\x43\x61ncelSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission2\x8a\n\n\x11SubmissionService\x12\xbb\x01\n\x10\x43reateSubmission\x12,.cinnabar.gateway.v1.CreateSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"X\xda\x41\x11parent,submission\x82\xd3\xe4\x93\x02>\"0/v1/{parent=courses/*/assignments/*}/submissions:\nsubmission\x12\xca\x01\n\x16\x42\x61tchCreateSubmissions\x12\x32.cinnabar.gateway.v1.BatchCreateSubmissionsRequest\x1a\x33.cinnabar.gateway.v1.BatchCreateSubmissionsResponse\"G\x82\xd3\xe4\x93\x02\x41\"</v1/{parent=courses/*/assignments/*}/submissions:batchCreate:\x01*\x12\xb1\x01\n\x17StreamCreateSubmissions\x12\x33.cinnabar.gateway.v1.StreamCreateSubmissionsRequest\x1a\x34.cinnabar.gateway.v1.StreamCreateSubmissionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/submissions:streamCreate:\x01*(\x01\x30\x01\x12\x9c\x01\n\rGetSubmission\x12).cinnabar.gateway.v1.GetSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"?\xda\x41\x04name\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{name=courses/*/assignments/*/submissions/*}\x12\xaf\x01\n\x0fListSubmissions\x12+.cinnabar.gateway.v1.ListSubmissionsRequest\x1a,.cinnabar.gateway.v1.ListSubmissionsResponse\"A\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{parent=courses/*/assignments/*}/submissions\x12\xb5\x01\n\x0fWatchSubmission\x12+.cinnabar.gateway.v1.WatchSubmissionRequest\x1a,.cinnabar.gateway.v1.WatchSubmissionResponse\"E\xda\x41\x04name\x82\xd3\xe4\x93\x02\x38\x12\x36/v1/{name=courses/*/assignments/*/submissions/*}:watch0\x01\x12\xac\x01\n\x10\x43\x61ncelSubmission\x12,.cinnabar.gateway.v1.CancelSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"I\xda\x41\x04name\x82\xd3\xe4\x93\x02<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +61,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMISSION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SUBMISSION'].fields_by_name['update_time']._loaded_options = None
   _globals['_SUBMISSION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_SUBMISSION'].fields_by_name['grade_after']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['grade_after']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['grade_by']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['grade_by']._serialized_options = b'\342A\001\001'
+  _globals['_SUBMISSION'].fields_by_name['estimate']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['estimate']._serialized_options = b'\342A\001\003'
   _globals['_SUBMISSION']._loaded_options = None
   _globals['_SUBMISSION']._serialized_options = b'\352Av\n\027cinnabar.dev/Submission\022Bcourses/{course}/assignments/{assignment}/submissions/{submission}*\013submissions2\nsubmission'
   _globals['_CREATESUBMISSIONREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -104,40 +111,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMISSIONSERVICE'].methods_by_name['WatchSubmission']._serialized_options = b'\332A\004name\202\323\344\223\0028\0226/v1/{name=courses/*/assignments/*/submissions/*}:watch'
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CancelSubmission']._loaded_options = None
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CancelSubmission']._serialized_options = b'\332A\004name\202\323\344\223\002<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\001*'
-  _globals['_SUBMISSION']._serialized_start=275
-  _globals['_SUBMISSION']._serialized_end=1033
-  _globals['_SUBMISSION_STATE']._serialized_start=747
-  _globals['_SUBMISSION_STATE']._serialized_end=841
-  _globals['_SUBMISSION_PRIORITY']._serialized_start=843
-  _globals['_SUBMISSION_PRIORITY']._serialized_end=910
-  _globals['_ITEMRESULT']._serialized_start=1036
-  _globals['_ITEMRESULT']._serialized_end=1261
-  _globals['_ITEMRESULT_STATE']._serialized_start=1180
-  _globals['_ITEMRESULT_STATE']._serialized_end=1261
-  _globals['_CREATESUBMISSIONREQUEST']._serialized_start=1264
-  _globals['_CREATESUBMISSIONREQUEST']._serialized_end=1424
-  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_start=1427
-  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_end=1578
-  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_start=1580
-  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_end=1674
-  _globals['_CREATESUBMISSIONRESULT']._serialized_start=1676
-  _globals['_CREATESUBMISSIONRESULT']._serialized_end=1802
-  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_start=1804
-  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_end=1930
-  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_start=1932
-  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_end=2045
-  _globals['_GETSUBMISSIONREQUEST']._serialized_start=2047
-  _globals['_GETSUBMISSIONREQUEST']._serialized_end=2117
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=2120
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=2267
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=2269
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=2373
-  _globals['_WATCHSUBMISSIONREQUEST']._serialized_start=2375
-  _globals['_WATCHSUBMISSIONREQUEST']._serialized_end=2447
-  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_start=2449
-  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_end=2527
-  _globals['_CANCELSUBMISSIONREQUEST']._serialized_start=2529
-  _globals['_CANCELSUBMISSIONREQUEST']._serialized_end=2602
-  _globals['_SUBMISSIONSERVICE']._serialized_start=2605
-  _globals['_SUBMISSIONSERVICE']._serialized_end=3895
+  _globals['_SUBMISSION']._serialized_start=307
+  _globals['_SUBMISSION']._serialized_end=1234
+  _globals['_SUBMISSION_STATE']._serialized_start=948
+  _globals['_SUBMISSION_STATE']._serialized_end=1042
+  _globals['_SUBMISSION_PRIORITY']._serialized_start=1044
+  _globals['_SUBMISSION_PRIORITY']._serialized_end=1111
+  _globals['_GRADINGESTIMATE']._serialized_start=1236
+  _globals['_GRADINGESTIMATE']._serialized_end=1351
+  _globals['_ITEMRESULT']._serialized_start=1354
+  _globals['_ITEMRESULT']._serialized_end=1579
+  _globals['_ITEMRESULT_STATE']._serialized_start=1498
+  _globals['_ITEMRESULT_STATE']._serialized_end=1579
+  _globals['_CREATESUBMISSIONREQUEST']._serialized_start=1582
+  _globals['_CREATESUBMISSIONREQUEST']._serialized_end=1742
+  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_start=1745
+  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_end=1896
+  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_start=1898
+  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_end=1992
+  _globals['_CREATESUBMISSIONRESULT']._serialized_start=1994
+  _globals['_CREATESUBMISSIONRESULT']._serialized_end=2120
+  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_start=2122
+  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_end=2248
+  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_start=2250
+  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_end=2363
+  _globals['_GETSUBMISSIONREQUEST']._serialized_start=2365
+  _globals['_GETSUBMISSIONREQUEST']._serialized_end=2435
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=2438
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=2585
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=2587
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=2691
+  _globals['_WATCHSUBMISSIONREQUEST']._serialized_start=2693
+  _globals['_WATCHSUBMISSIONREQUEST']._serialized_end=2765
+  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_start=2767
+  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_end=2845
+  _globals['_CANCELSUBMISSIONREQUEST']._serialized_start=2847
+  _globals['_CANCELSUBMISSIONREQUEST']._serialized_end=2920
+  _globals['_SUBMISSIONSERVICE']._serialized_start=2923
+  _globals['_SUBMISSIONSERVICE']._serialized_end=4213
 # @@protoc_insertion_point(module_scope)

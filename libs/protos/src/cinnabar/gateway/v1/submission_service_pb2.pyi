@@ -6,6 +6,7 @@ isort:skip_file
 from cinnabar.grader.v1 import grade_pb2 as _grade_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -105,6 +106,9 @@ class Submission(_message.Message):
     MAX_SCORE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    GRADE_AFTER_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
     author: _builtins.str
@@ -137,6 +141,22 @@ class Submission(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def grade_after(self) -> _timestamp_pb2.Timestamp:
+        """Do not grade before this time: in the future, at most 400 days ahead."""
+
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """What has no grade at this time is given up and FAILED, even while a grader
+        works on it; in the future, and after `grade_after`.
+        """
+
+    @_builtins.property
+    def estimate(self) -> Global___GradingEstimate:
+        """In the answer to a create: when to expect the grades. Absent while nothing
+        is known of the queues.
+        """
+
     def __init__(
         self,
         *,
@@ -151,14 +171,53 @@ class Submission(_message.Message):
         max_score: _builtins.float = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        grade_after: _timestamp_pb2.Timestamp | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
+        estimate: Global___GradingEstimate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "estimate", b"estimate", "grade_after", b"grade_after", "grade_by", b"grade_by", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "author", b"author", "create_time", b"create_time", "max_score", b"max_score", "name", b"name", "priority", b"priority", "results", b"results", "revision_id", b"revision_id", "score", b"score", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "author", b"author", "create_time", b"create_time", "estimate", b"estimate", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "name", b"name", "priority", b"priority", "results", b"results", "revision_id", b"revision_id", "score", b"score", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Submission: _TypeAlias = Submission  # noqa: Y015
+
+@_typing.final
+class GradingEstimate(_message.Message):
+    """When to expect the last grade of a new submission, as the slowest of its
+    queues promises: from what is ahead of it and measured service times.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Tasks ahead of it in that queue."""
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """Graded within this time in half of the cases."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """Graded within this time in nine of ten cases."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradingEstimate: _TypeAlias = GradingEstimate  # noqa: Y015
 
 @_typing.final
 class ItemResult(_message.Message):

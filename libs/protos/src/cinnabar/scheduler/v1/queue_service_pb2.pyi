@@ -60,6 +60,34 @@ RECOVERY: Priority.ValueType  # 5
 """Recovered work that has waited already; a head start of 180 s on REGRADE."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _QueueState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QueueStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueueState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUEUE_STATE_UNSPECIFIED: _QueueState.ValueType  # 0
+    """Never sent."""
+    RUNNING: _QueueState.ValueType  # 1
+    """Takes tasks and leases them."""
+    PAUSED: _QueueState.ValueType  # 2
+    """Takes tasks and leases none; what is under lease may finish."""
+    DRAINING: _QueueState.ValueType  # 3
+    """Leases what it has; gateways refuse new submissions for it."""
+
+class QueueState(_QueueState, metaclass=_QueueStateEnumTypeWrapper):
+    """What a queue does with its tasks."""
+
+QUEUE_STATE_UNSPECIFIED: QueueState.ValueType  # 0
+"""Never sent."""
+RUNNING: QueueState.ValueType  # 1
+"""Takes tasks and leases them."""
+PAUSED: QueueState.ValueType  # 2
+"""Takes tasks and leases none; what is under lease may finish."""
+DRAINING: QueueState.ValueType  # 3
+"""Leases what it has; gateways refuse new submissions for it."""
+Global___QueueState: _TypeAlias = QueueState  # noqa: Y015
+
 @_typing.final
 class QueuedTask(_message.Message):
     """A task to be queued."""
@@ -74,6 +102,7 @@ class QueuedTask(_message.Message):
     ITEM_KEY_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """"{submission id}/{item id}"."""
     tenant: _builtins.str
@@ -90,7 +119,15 @@ class QueuedTask(_message.Message):
     """A serialized `cinnabar.grader.v1.Answer`; the queue does not look inside."""
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
-        """Do not lease before this time; now when absent."""
+        """Do not lease before this time; now when absent or past. Not before 1970,
+        and at most 400 days ahead.
+        """
+
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """A task without a grade at this time becomes a dead letter, under lease or
+        not; never when absent. After `not_before`.
+        """
 
     def __init__(
         self,
@@ -103,10 +140,11 @@ class QueuedTask(_message.Message):
         item_key: _builtins.str = ...,
         answer: _builtins.bytes = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["not_before", b"not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grade_by", b"grade_by", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "generation", b"generation", "item_key", b"item_key", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "task", b"task", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "task", b"task", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +273,9 @@ class GetQueueStatsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUES_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Adds `tenant_ready` and `estimate` for a new task of this tenant."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of queues; all known ones when empty."""
@@ -243,10 +284,11 @@ class GetQueueStatsRequest(_message.Message):
         self,
         *,
         queues: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +331,12 @@ class QueueStats(_message.Message):
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TENANT_READY_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    SERVICE_TIME_FIELD_NUMBER: _builtins.int
+    PREDICTED_WORK_FIELD_NUMBER: _builtins.int
+    CAPPED_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Name of the queue."""
     ready: _builtins.int
@@ -301,9 +349,35 @@ class QueueStats(_message.Message):
     """Workers connected to this scheduler that serve the queue."""
     credits: _builtins.int
     """Credits that those workers have granted and that are not spent."""
+    state: Global___QueueState.ValueType
+    """What the queue does."""
+    tenant_ready: _builtins.int
+    """Ready tasks of the tenant of the request."""
+    capped: _builtins.int
+    """Ready tasks of tenants that are at their concurrency cap; counted in
+    `ready` too.
+    """
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """Age of the oldest ready task."""
+
+    @_builtins.property
+    def estimate(self) -> Global___WaitEstimate:
+        """How long a new task of the tenant of the request would wait for its grade;
+        absent without a tenant, or while no service time has been measured.
+        """
+
+    @_builtins.property
+    def service_time(self) -> Global___ServiceTime:
+        """Time from lease to outcome, as lately measured by this scheduler; absent
+        while nothing has been.
+        """
+
+    @_builtins.property
+    def predicted_work(self) -> _duration_pb2.Duration:
+        """Work in the queue, ready and under lease, for one credit: tasks times mean
+        service time.
+        """
 
     def __init__(
         self,
@@ -315,14 +389,235 @@ class QueueStats(_message.Message):
         oldest_age: _duration_pb2.Duration | None = ...,
         workers: _builtins.int = ...,
         credits: _builtins.int = ...,
+        state: Global___QueueState.ValueType = ...,
+        tenant_ready: _builtins.int = ...,
+        estimate: Global___WaitEstimate | None = ...,
+        service_time: Global___ServiceTime | None = ...,
+        predicted_work: _duration_pb2.Duration | None = ...,
+        capped: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "oldest_age", b"oldest_age", "predicted_work", b"predicted_work", "service_time", b"service_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "delayed", b"delayed", "leased", b"leased", "oldest_age", b"oldest_age", "queue", b"queue", "ready", b"ready", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capped", b"capped", "credits", b"credits", "delayed", b"delayed", "estimate", b"estimate", "leased", b"leased", "oldest_age", b"oldest_age", "predicted_work", b"predicted_work", "queue", b"queue", "ready", b"ready", "service_time", b"service_time", "state", b"state", "tenant_ready", b"tenant_ready", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueueStats: _TypeAlias = QueueStats  # noqa: Y015
+
+@_typing.final
+class ServiceTime(_message.Message):
+    """How long tasks of a queue take under lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_FIELD_NUMBER: _builtins.int
+    throughput: _builtins.float
+    """Tasks finished in a second, by all workers of this scheduler."""
+    @_builtins.property
+    def mean(self) -> _duration_pb2.Duration:
+        """Mean."""
+
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """Half of the tasks take no longer."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """Nine tenths of the tasks take no longer."""
+
+    def __init__(
+        self,
+        *,
+        mean: _duration_pb2.Duration | None = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+        throughput: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p90", b"p90", "throughput", b"throughput"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceTime: _TypeAlias = ServiceTime  # noqa: Y015
+
+@_typing.final
+class WaitEstimate(_message.Message):
+    """How long a task would wait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Ready tasks that would be leased before it."""
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """It is graded within this time in half of the cases."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """It is graded within this time in nine of ten cases."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitEstimate: _TypeAlias = WaitEstimate  # noqa: Y015
+
+@_typing.final
+class ControlQueueRequest(_message.Message):
+    """What to do with a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Name of the queue; one that nobody uses is NOT_FOUND / RESOURCE_NOT_FOUND."""
+    state: Global___QueueState.ValueType
+    """What it does from now on."""
+    actor: _builtins.str
+    """Who asked, for the audit."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        state: Global___QueueState.ValueType = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "queue", b"queue", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlQueueRequest: _TypeAlias = ControlQueueRequest  # noqa: Y015
+
+@_typing.final
+class ControlQueueResponse(_message.Message):
+    """What the queue does now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    state: Global___QueueState.ValueType
+    """As asked."""
+    def __init__(
+        self,
+        *,
+        state: Global___QueueState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlQueueResponse: _TypeAlias = ControlQueueResponse  # noqa: Y015
+
+@_typing.final
+class GetConservationRequest(_message.Message):
+    """No parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConservationRequest: _TypeAlias = GetConservationRequest  # noqa: Y015
+
+@_typing.final
+class GetConservationResponse(_message.Message):
+    """Where every accepted task is. `accepted` is counted apart from the others
+    (as the tasks that submissions were accepted with), so
+    accepted = open + dead_lettered + cancelled + graded is a fact to be checked;
+    so is that Redis holds exactly the open ones.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    GRADED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    BALANCED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
+    SWEEP_TIME_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Tasks accepted, over all shards."""
+    open: _builtins.int
+    """In Postgres: without a grade, and still to be graded."""
+    dead_lettered: _builtins.int
+    """In Postgres: given up."""
+    cancelled: _builtins.int
+    """In Postgres: cancelled."""
+    graded: _builtins.int
+    """In Postgres: graded."""
+    queued: _builtins.int
+    """In Redis: ready, waiting for a worker."""
+    waiting: _builtins.int
+    """In Redis: waiting for their time or for a retry."""
+    leased: _builtins.int
+    """In Redis: under lease."""
+    balanced: _builtins.bool
+    """Whether accepted = open + dead_lettered + cancelled + graded."""
+    missing: _builtins.int
+    """Open tasks that the last sweep did not find in Redis, and queued."""
+    orphaned: _builtins.int
+    """Tasks in Redis that the last sweep did not find open, and removed."""
+    @_builtins.property
+    def sweep_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last sweep ended; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        open: _builtins.int = ...,
+        dead_lettered: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        graded: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        leased: _builtins.int = ...,
+        balanced: _builtins.bool = ...,
+        missing: _builtins.int = ...,
+        orphaned: _builtins.int = ...,
+        sweep_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sweep_time", b"sweep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "balanced", b"balanced", "cancelled", b"cancelled", "dead_lettered", b"dead_lettered", "graded", b"graded", "leased", b"leased", "missing", b"missing", "open", b"open", "orphaned", b"orphaned", "queued", b"queued", "sweep_time", b"sweep_time", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConservationResponse: _TypeAlias = GetConservationResponse  # noqa: Y015
 
 @_typing.final
 class FollowRequest(_message.Message):

@@ -50,6 +50,16 @@ class QueueServiceStub:
                 request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
                 _registered_method=True)
+        self.ControlQueue = channel.unary_unary(
+                '/cinnabar.scheduler.v1.QueueService/ControlQueue',
+                request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueResponse.FromString,
+                _registered_method=True)
+        self.GetConservation = channel.unary_unary(
+                '/cinnabar.scheduler.v1.QueueService/GetConservation',
+                request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.FromString,
+                _registered_method=True)
         self.Follow = channel.stream_stream(
                 '/cinnabar.scheduler.v1.QueueService/Follow',
                 request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.FollowRequest.SerializeToString,
@@ -86,6 +96,21 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ControlQueue(self, request, context):
+        """Pauses, resumes or drains a queue. Written to Postgres first, so that it
+        outlives a loss of Redis; every scheduler obeys within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConservation(self, request, context):
+        """Counts where every accepted task is, in Postgres and in Redis.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Follow(self, request_iterator, context):
         """Tells a gateway when submissions change, without saying how: it reads them
         again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -111,6 +136,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.GetQueueStats,
                     request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.FromString,
                     response_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.SerializeToString,
+            ),
+            'ControlQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlQueue,
+                    request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueRequest.FromString,
+                    response_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueResponse.SerializeToString,
+            ),
+            'GetConservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConservation,
+                    request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.FromString,
+                    response_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.SerializeToString,
             ),
             'Follow': grpc.stream_stream_rpc_method_handler(
                     servicer.Follow,
@@ -200,6 +235,60 @@ class QueueService:
             '/cinnabar.scheduler.v1.QueueService/GetQueueStats',
             cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
             cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.scheduler.v1.QueueService/ControlQueue',
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueRequest.SerializeToString,
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.ControlQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.scheduler.v1.QueueService/GetConservation',
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.SerializeToString,
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class QueueServiceStub:
     """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueStatsRequest, _queue_service_pb2.GetQueueStatsResponse]
     """Counts per queue, right now."""
+    ControlQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ControlQueueRequest, _queue_service_pb2.ControlQueueResponse]
+    """Pauses, resumes or drains a queue. Written to Postgres first, so that it
+    outlives a loss of Redis; every scheduler obeys within a second.
+    """
+    GetConservation: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetConservationRequest, _queue_service_pb2.GetConservationResponse]
+    """Counts where every accepted task is, in Postgres and in Redis."""
     Follow: _grpc.StreamStreamMultiCallable[_queue_service_pb2.FollowRequest, _queue_service_pb2.FollowResponse]
     """Tells a gateway when submissions change, without saying how: it reads them
     again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -67,6 +73,12 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueStatsRequest, _queue_service_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
     """Counts per queue, right now."""
+    ControlQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ControlQueueRequest, _queue_service_pb2.ControlQueueResponse]  # type: ignore[assignment]
+    """Pauses, resumes or drains a queue. Written to Postgres first, so that it
+    outlives a loss of Redis; every scheduler obeys within a second.
+    """
+    GetConservation: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetConservationRequest, _queue_service_pb2.GetConservationResponse]  # type: ignore[assignment]
+    """Counts where every accepted task is, in Postgres and in Redis."""
     Follow: _aio.StreamStreamMultiCallable[_queue_service_pb2.FollowRequest, _queue_service_pb2.FollowResponse]  # type: ignore[assignment]
     """Tells a gateway when submissions change, without saying how: it reads them
     again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -104,6 +116,24 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.GetQueueStatsResponse, _abc.Awaitable[_queue_service_pb2.GetQueueStatsResponse]]:
         """Counts per queue, right now."""
+
+    @_abc_1.abstractmethod
+    def ControlQueue(
+        self,
+        request: _queue_service_pb2.ControlQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.ControlQueueResponse, _abc.Awaitable[_queue_service_pb2.ControlQueueResponse]]:
+        """Pauses, resumes or drains a queue. Written to Postgres first, so that it
+        outlives a loss of Redis; every scheduler obeys within a second.
+        """
+
+    @_abc_1.abstractmethod
+    def GetConservation(
+        self,
+        request: _queue_service_pb2.GetConservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.GetConservationResponse, _abc.Awaitable[_queue_service_pb2.GetConservationResponse]]:
+        """Counts where every accepted task is, in Postgres and in Redis."""
 
     @_abc_1.abstractmethod
     def Follow(

@@ -26,10 +26,11 @@ from cinnabar.grader.v1 import grade_pb2 as cinnabar_dot_grader_dot_v1_dot_grade
 from cinnabar.grader.v1 import item_pb2 as cinnabar_dot_grader_dot_v1_dot_item__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cinnabar/scheduler/v1/work_service.proto\x12\x15\x63innabar.scheduler.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1d\x63innabar/grader/v1/item.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"\xdc\x01\n\x0bWorkRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.cinnabar.scheduler.v1.HelloH\x00\x12-\n\x05ready\x18\x02 \x01(\x0b\x32\x1c.cinnabar.scheduler.v1.ReadyH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .cinnabar.scheduler.v1.HeartbeatH\x00\x12/\n\x06report\x18\x04 \x01(\x0b\x32\x1d.cinnabar.scheduler.v1.ReportH\x00\x42\x07\n\x05\x65vent\"\xef\x01\n\x0cWorkResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.cinnabar.scheduler.v1.WelcomeH\x00\x12/\n\x06leases\x18\x02 \x01(\x0b\x32\x1d.cinnabar.scheduler.v1.LeasesH\x00\x12\x33\n\x08receipts\x18\x03 \x01(\x0b\x32\x1f.cinnabar.scheduler.v1.ReceiptsH\x00\x12=\n\rcancellations\x18\x04 \x01(\x0b\x32$.cinnabar.scheduler.v1.CancellationsH\x00\x42\x07\n\x05\x65vent\"J\n\x05Hello\x12\x14\n\x06worker\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06queues\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x88\x01\n\x07Welcome\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bmax_credits\x18\x03 \x01(\x05\"3\n\x05Ready\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63redits\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\"\'\n\tHeartbeat\x12\x1a\n\x0clease_tokens\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"@\n\x06Report\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.OutcomeB\x04\xe2\x41\x01\x02\"\xb6\x01\n\x07Outcome\x12\x19\n\x0blease_token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x05grade\x18\x02 \x01(\x0b\x32\x19.cinnabar.grader.v1.GradeH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x33\n\x08released\x18\x04 \x01(\x0b\x32\x1f.cinnabar.scheduler.v1.ReleasedH\x00\x42\x08\n\x06result\"\n\n\x08Released\"i\n\x06Leases\x12\x30\n\x05tasks\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.LeasedTask\x12-\n\x05items\x18\x02 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.ItemRef\"\xa1\x01\n\nLeasedTask\x12\x13\n\x0blease_token\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05queue\x18\x05 \x01(\t\x12\x10\n\x08item_key\x18\x06 \x01(\t\x12*\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x1a.cinnabar.grader.v1.Answer\"C\n\x07ItemRef\x12\x10\n\x08item_key\x18\x01 \x01(\t\x12&\n\x04item\x18\x02 \x01(\x0b\x32\x18.cinnabar.grader.v1.Item\"<\n\x08Receipts\x12\x30\n\x08receipts\x18\x01 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.Receipt\"\xf9\x01\n\x07Receipt\x12\x13\n\x0blease_token\x18\x01 \x01(\t\x12\x35\n\x06result\x18\x02 \x01(\x0e\x32%.cinnabar.scheduler.v1.Receipt.Result\"\xa1\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\r\n\tCOMMITTED\x10\x01\x12\x0c\n\x08RETRYING\x10\x02\x12\x11\n\rDEAD_LETTERED\x10\x03\x12\x0c\n\x08RETURNED\x10\x04\x12\x0f\n\x0bSTALE_LEASE\x10\x05\x12\x12\n\x0e\x41LREADY_GRADED\x10\x06\x12\x0e\n\nSUPERSEDED\x10\x07\x12\x0c\n\x08REJECTED\x10\x08\"%\n\rCancellations\x12\x14\n\x0clease_tokens\x18\x01 \x03(\t2b\n\x0bWorkService\x12S\n\x04Work\x12\".cinnabar.scheduler.v1.WorkRequest\x1a#.cinnabar.scheduler.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(cinnabar/scheduler/v1/work_service.proto\x12\x15\x63innabar.scheduler.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1d\x63innabar/grader/v1/item.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xdc\x01\n\x0bWorkRequest\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.cinnabar.scheduler.v1.HelloH\x00\x12-\n\x05ready\x18\x02 \x01(\x0b\x32\x1c.cinnabar.scheduler.v1.ReadyH\x00\x12\x35\n\theartbeat\x18\x03 \x01(\x0b\x32 .cinnabar.scheduler.v1.HeartbeatH\x00\x12/\n\x06report\x18\x04 \x01(\x0b\x32\x1d.cinnabar.scheduler.v1.ReportH\x00\x42\x07\n\x05\x65vent\"\x9e\x02\n\x0cWorkResponse\x12\x31\n\x07welcome\x18\x01 \x01(\x0b\x32\x1e.cinnabar.scheduler.v1.WelcomeH\x00\x12/\n\x06leases\x18\x02 \x01(\x0b\x32\x1d.cinnabar.scheduler.v1.LeasesH\x00\x12\x33\n\x08receipts\x18\x03 \x01(\x0b\x32\x1f.cinnabar.scheduler.v1.ReceiptsH\x00\x12=\n\rcancellations\x18\x04 \x01(\x0b\x32$.cinnabar.scheduler.v1.CancellationsH\x00\x12-\n\x05pulse\x18\x05 \x01(\x0b\x32\x1c.cinnabar.scheduler.v1.PulseH\x00\x42\x07\n\x05\x65vent\"J\n\x05Hello\x12\x14\n\x06worker\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06queues\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xba\x01\n\x07Welcome\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bmax_credits\x18\x03 \x01(\x05\x12\x30\n\rsilence_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x05Ready\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63redits\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\"\'\n\tHeartbeat\x12\x1a\n\x0clease_tokens\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"@\n\x06Report\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.OutcomeB\x04\xe2\x41\x01\x02\"\xb6\x01\n\x07Outcome\x12\x19\n\x0blease_token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x05grade\x18\x02 \x01(\x0b\x32\x19.cinnabar.grader.v1.GradeH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x33\n\x08released\x18\x04 \x01(\x0b\x32\x1f.cinnabar.scheduler.v1.ReleasedH\x00\x42\x08\n\x06result\"\n\n\x08Released\"i\n\x06Leases\x12\x30\n\x05tasks\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.LeasedTask\x12-\n\x05items\x18\x02 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.ItemRef\"\xcf\x01\n\nLeasedTask\x12\x13\n\x0blease_token\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05queue\x18\x05 \x01(\t\x12\x10\n\x08item_key\x18\x06 \x01(\t\x12*\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x1a.cinnabar.grader.v1.Answer\x12,\n\x08grade_by\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x07ItemRef\x12\x10\n\x08item_key\x18\x01 \x01(\t\x12&\n\x04item\x18\x02 \x01(\x0b\x32\x18.cinnabar.grader.v1.Item\"<\n\x08Receipts\x12\x30\n\x08receipts\x18\x01 \x03(\x0b\x32\x1e.cinnabar.scheduler.v1.Receipt\"\xf9\x01\n\x07Receipt\x12\x13\n\x0blease_token\x18\x01 \x01(\t\x12\x35\n\x06result\x18\x02 \x01(\x0e\x32%.cinnabar.scheduler.v1.Receipt.Result\"\xa1\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\r\n\tCOMMITTED\x10\x01\x12\x0c\n\x08RETRYING\x10\x02\x12\x11\n\rDEAD_LETTERED\x10\x03\x12\x0c\n\x08RETURNED\x10\x04\x12\x0f\n\x0bSTALE_LEASE\x10\x05\x12\x12\n\x0e\x41LREADY_GRADED\x10\x06\x12\x0e\n\nSUPERSEDED\x10\x07\x12\x0c\n\x08REJECTED\x10\x08\"\x07\n\x05Pulse\"%\n\rCancellations\x12\x14\n\x0clease_tokens\x18\x01 \x03(\t2b\n\x0bWorkService\x12S\n\x04Work\x12\".cinnabar.scheduler.v1.WorkRequest\x1a#.cinnabar.scheduler.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,38 +53,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORT'].fields_by_name['outcomes']._serialized_options = b'\342A\001\002'
   _globals['_OUTCOME'].fields_by_name['lease_token']._loaded_options = None
   _globals['_OUTCOME'].fields_by_name['lease_token']._serialized_options = b'\342A\001\002'
-  _globals['_WORKREQUEST']._serialized_start=221
-  _globals['_WORKREQUEST']._serialized_end=441
-  _globals['_WORKRESPONSE']._serialized_start=444
-  _globals['_WORKRESPONSE']._serialized_end=683
-  _globals['_HELLO']._serialized_start=685
-  _globals['_HELLO']._serialized_end=759
-  _globals['_WELCOME']._serialized_start=762
-  _globals['_WELCOME']._serialized_end=898
-  _globals['_READY']._serialized_start=900
-  _globals['_READY']._serialized_end=951
-  _globals['_HEARTBEAT']._serialized_start=953
-  _globals['_HEARTBEAT']._serialized_end=992
-  _globals['_REPORT']._serialized_start=994
-  _globals['_REPORT']._serialized_end=1058
-  _globals['_OUTCOME']._serialized_start=1061
-  _globals['_OUTCOME']._serialized_end=1243
-  _globals['_RELEASED']._serialized_start=1245
-  _globals['_RELEASED']._serialized_end=1255
-  _globals['_LEASES']._serialized_start=1257
-  _globals['_LEASES']._serialized_end=1362
-  _globals['_LEASEDTASK']._serialized_start=1365
-  _globals['_LEASEDTASK']._serialized_end=1526
-  _globals['_ITEMREF']._serialized_start=1528
-  _globals['_ITEMREF']._serialized_end=1595
-  _globals['_RECEIPTS']._serialized_start=1597
-  _globals['_RECEIPTS']._serialized_end=1657
-  _globals['_RECEIPT']._serialized_start=1660
-  _globals['_RECEIPT']._serialized_end=1909
-  _globals['_RECEIPT_RESULT']._serialized_start=1748
-  _globals['_RECEIPT_RESULT']._serialized_end=1909
-  _globals['_CANCELLATIONS']._serialized_start=1911
-  _globals['_CANCELLATIONS']._serialized_end=1948
-  _globals['_WORKSERVICE']._serialized_start=1950
-  _globals['_WORKSERVICE']._serialized_end=2048
+  _globals['_WORKREQUEST']._serialized_start=254
+  _globals['_WORKREQUEST']._serialized_end=474
+  _globals['_WORKRESPONSE']._serialized_start=477
+  _globals['_WORKRESPONSE']._serialized_end=763
+  _globals['_HELLO']._serialized_start=765
+  _globals['_HELLO']._serialized_end=839
+  _globals['_WELCOME']._serialized_start=842
+  _globals['_WELCOME']._serialized_end=1028
+  _globals['_READY']._serialized_start=1030
+  _globals['_READY']._serialized_end=1081
+  _globals['_HEARTBEAT']._serialized_start=1083
+  _globals['_HEARTBEAT']._serialized_end=1122
+  _globals['_REPORT']._serialized_start=1124
+  _globals['_REPORT']._serialized_end=1188
+  _globals['_OUTCOME']._serialized_start=1191
+  _globals['_OUTCOME']._serialized_end=1373
+  _globals['_RELEASED']._serialized_start=1375
+  _globals['_RELEASED']._serialized_end=1385
+  _globals['_LEASES']._serialized_start=1387
+  _globals['_LEASES']._serialized_end=1492
+  _globals['_LEASEDTASK']._serialized_start=1495
+  _globals['_LEASEDTASK']._serialized_end=1702
+  _globals['_ITEMREF']._serialized_start=1704
+  _globals['_ITEMREF']._serialized_end=1771
+  _globals['_RECEIPTS']._serialized_start=1773
+  _globals['_RECEIPTS']._serialized_end=1833
+  _globals['_RECEIPT']._serialized_start=1836
+  _globals['_RECEIPT']._serialized_end=2085
+  _globals['_RECEIPT_RESULT']._serialized_start=1924
+  _globals['_RECEIPT_RESULT']._serialized_end=2085
+  _globals['_PULSE']._serialized_start=2087
+  _globals['_PULSE']._serialized_end=2094
+  _globals['_CANCELLATIONS']._serialized_start=2096
+  _globals['_CANCELLATIONS']._serialized_end=2133
+  _globals['_WORKSERVICE']._serialized_start=2135
+  _globals['_WORKSERVICE']._serialized_end=2233
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
@@ -77,6 +78,7 @@ class WorkResponse(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     RECEIPTS_FIELD_NUMBER: _builtins.int
     CANCELLATIONS_FIELD_NUMBER: _builtins.int
+    PULSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answer to `Hello`."""
@@ -93,6 +95,10 @@ class WorkResponse(_message.Message):
     def cancellations(self) -> Global___Cancellations:
         """Leases that are no longer wanted or no longer held."""
 
+    @_builtins.property
+    def pulse(self) -> Global___Pulse:
+        """Proof of life of the scheduler."""
+
     def __init__(
         self,
         *,
@@ -100,12 +106,13 @@ class WorkResponse(_message.Message):
         leases: Global___Leases | None = ...,
         receipts: Global___Receipts | None = ...,
         cancellations: Global___Cancellations | None = ...,
+        pulse: Global___Pulse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellations", b"cancellations", "event", b"event", "leases", b"leases", "receipts", b"receipts", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancellations", b"cancellations", "event", b"event", "leases", b"leases", "pulse", b"pulse", "receipts", b"receipts", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellations", b"cancellations", "event", b"event", "leases", b"leases", "receipts", b"receipts", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellations", b"cancellations", "event", b"event", "leases", b"leases", "pulse", b"pulse", "receipts", b"receipts", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["welcome", "leases", "receipts", "cancellations"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["welcome", "leases", "receipts", "cancellations", "pulse"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -152,6 +159,7 @@ class Welcome(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     MAX_CREDITS_FIELD_NUMBER: _builtins.int
+    SILENCE_LIMIT_FIELD_NUMBER: _builtins.int
     max_credits: _builtins.int
     """Most credits that may be open on one queue of this stream; more is a
     protocol violation.
@@ -164,16 +172,23 @@ class Welcome(_message.Message):
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often to send heartbeats while holding leases."""
 
+    @_builtins.property
+    def silence_limit(self) -> _duration_pb2.Duration:
+        """How long a worker may say nothing at all before its stream is ended with
+        WORKER_PROTOCOL_VIOLATION.
+        """
+
     def __init__(
         self,
         *,
         lease_duration: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         max_credits: _builtins.int = ...,
+        silence_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "silence_limit", b"silence_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_credits", b"max_credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_credits", b"max_credits", "silence_limit", b"silence_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,8 +289,12 @@ class Outcome(_message.Message):
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
         """The grader could not grade; costs the student nothing, is retried, and
-        becomes a dead letter after the queue's limit. The message is for
-        operators and must not contain the answer.
+        becomes a dead letter after the queue's limit. The code says which of the
+        queue's retry rules applies: UNAVAILABLE, RESOURCE_EXHAUSTED,
+        DEADLINE_EXCEEDED and ABORTED mean that something the grader needs is
+        away ("unavailable"); INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE
+        and UNIMPLEMENTED that no retry can help ("permanent"); all others are
+        "failed". The message is for operators and must not contain the answer.
         """
 
     @_builtins.property
@@ -360,6 +379,7 @@ class LeasedTask(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     ITEM_KEY_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.str
     """Opaque; names the lease in heartbeats and outcomes."""
     task: _builtins.str
@@ -376,6 +396,10 @@ class LeasedTask(_message.Message):
     def answer(self) -> _grade_pb2.Answer:
         """What the student answered."""
 
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """The task is cancelled at this time if it has no grade; never when absent."""
+
     def __init__(
         self,
         *,
@@ -386,10 +410,11 @@ class LeasedTask(_message.Message):
         queue: _builtins.str = ...,
         item_key: _builtins.str = ...,
         answer: _grade_pb2.Answer | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "generation", b"generation", "item_key", b"item_key", "lease_token", b"lease_token", "queue", b"queue", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "lease_token", b"lease_token", "queue", b"queue", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,6 +548,23 @@ class Receipt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class Pulse(_message.Message):
+    """Proof of life of the scheduler, every heartbeat interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pulse: _TypeAlias = Pulse  # noqa: Y015
 
 @_typing.final
 class Cancellations(_message.Message):

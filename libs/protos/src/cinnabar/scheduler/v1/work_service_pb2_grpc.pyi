@@ -36,10 +36,14 @@ class WorkServiceStub:
         expire, and one is spent by each task leased from that queue.
      3. The scheduler sends `Leases`: tasks, each under a lease, and the items
         that these tasks need and that this stream has not carried before.
-     4. While it holds leases the worker sends a `Heartbeat` naming them, at least
-        every `Welcome.heartbeat_interval`. A lease that is not extended for
+     4. The worker sends a `Heartbeat` naming the leases it holds, if any, at
+        least every `Welcome.heartbeat_interval`. A lease that is not extended for
         `Welcome.lease_duration` of the scheduler's time expires; its task goes to
-        another worker, and this is counted as a fault of the system.
+        another worker, and this is counted as a fault of the system. A worker
+        that has said nothing for two intervals gets no new leases until it
+        speaks; one that has said nothing for `Welcome.silence_limit` is cut off.
+        The scheduler sends a `Pulse` every interval, so that a worker that hears
+        nothing for longer knows that it is cut off, and can say so in its health.
      5. The worker sends `Report` with outcomes. The scheduler commits each in
         Postgres under its fence and answers `Receipts`; only then is it done.
      6. `Cancellations` name leases that are no longer wanted: stop the work and
@@ -73,10 +77,14 @@ class WorkServiceAsyncStub(WorkServiceStub):
         expire, and one is spent by each task leased from that queue.
      3. The scheduler sends `Leases`: tasks, each under a lease, and the items
         that these tasks need and that this stream has not carried before.
-     4. While it holds leases the worker sends a `Heartbeat` naming them, at least
-        every `Welcome.heartbeat_interval`. A lease that is not extended for
+     4. The worker sends a `Heartbeat` naming the leases it holds, if any, at
+        least every `Welcome.heartbeat_interval`. A lease that is not extended for
         `Welcome.lease_duration` of the scheduler's time expires; its task goes to
-        another worker, and this is counted as a fault of the system.
+        another worker, and this is counted as a fault of the system. A worker
+        that has said nothing for two intervals gets no new leases until it
+        speaks; one that has said nothing for `Welcome.silence_limit` is cut off.
+        The scheduler sends a `Pulse` every interval, so that a worker that hears
+        nothing for longer knows that it is cut off, and can say so in its health.
      5. The worker sends `Report` with outcomes. The scheduler commits each in
         Postgres under its fence and answers `Receipts`; only then is it done.
      6. `Cancellations` name leases that are no longer wanted: stop the work and
@@ -106,10 +114,14 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         expire, and one is spent by each task leased from that queue.
      3. The scheduler sends `Leases`: tasks, each under a lease, and the items
         that these tasks need and that this stream has not carried before.
-     4. While it holds leases the worker sends a `Heartbeat` naming them, at least
-        every `Welcome.heartbeat_interval`. A lease that is not extended for
+     4. The worker sends a `Heartbeat` naming the leases it holds, if any, at
+        least every `Welcome.heartbeat_interval`. A lease that is not extended for
         `Welcome.lease_duration` of the scheduler's time expires; its task goes to
-        another worker, and this is counted as a fault of the system.
+        another worker, and this is counted as a fault of the system. A worker
+        that has said nothing for two intervals gets no new leases until it
+        speaks; one that has said nothing for `Welcome.silence_limit` is cut off.
+        The scheduler sends a `Pulse` every interval, so that a worker that hears
+        nothing for longer knows that it is cut off, and can say so in its health.
      5. The worker sends `Report` with outcomes. The scheduler commits each in
         Postgres under its fence and answers `Receipts`; only then is it done.
      6. `Cancellations` name leases that are no longer wanted: stop the work and

@@ -40,6 +40,8 @@ class SubmissionRecord(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     GRADES_FIELD_NUMBER: _builtins.int
+    GRADE_AFTER_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission; ends in "-{bucket}", three hex digits."""
     tenant: _builtins.str
@@ -70,6 +72,14 @@ class SubmissionRecord(_message.Message):
     def grades(self) -> _containers.RepeatedCompositeFieldContainer[Global___GradeRecord]:
         """Its grades: of each item, the one of the highest generation."""
 
+    @_builtins.property
+    def grade_after(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded before."""
+
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded any more from then on."""
+
     def __init__(
         self,
         *,
@@ -85,10 +95,12 @@ class SubmissionRecord(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         tasks: _abc.Iterable[Global___TaskRecord] | None = ...,
         grades: _abc.Iterable[Global___GradeRecord] | None = ...,
+        grade_after: _timestamp_pb2.Timestamp | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "grades", b"grades", "max_score", b"max_score", "priority", b"priority", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by", "grades", b"grades", "max_score", b"max_score", "priority", b"priority", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -177,6 +177,9 @@ class NewSubmission(_message.Message):
     MAX_SCORE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    GRADE_AFTER_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
+    EXISTING_ONLY_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id made by the caller, in the author's bucket."""
     tenant: _builtins.str
@@ -199,6 +202,10 @@ class NewSubmission(_message.Message):
     """Serialized `cinnabar.grader.v1.AnswerSet`."""
     max_score: _builtins.float
     """Sum of the points of the items."""
+    existing_only: _builtins.bool
+    """Only looks whether the request id was committed before: the result is
+    DUPLICATE, CONFLICT or ABSENT, and nothing is stored.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewSubmission.Task]:
         """At least one."""
@@ -206,6 +213,14 @@ class NewSubmission(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was received."""
+
+    @_builtins.property
+    def grade_after(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded before."""
+
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded any more from then on."""
 
     def __init__(
         self,
@@ -223,10 +238,13 @@ class NewSubmission(_message.Message):
         max_score: _builtins.float = ...,
         tasks: _abc.Iterable[Global___NewSubmission.Task] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        grade_after: _timestamp_pb2.Timestamp | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
+        existing_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "fingerprint", b"fingerprint", "max_score", b"max_score", "priority", b"priority", "request_id", b"request_id", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "existing_only", b"existing_only", "fingerprint", b"fingerprint", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "priority", b"priority", "request_id", b"request_id", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +302,8 @@ class CreateSubmissionsResponse(_message.Message):
             """The request id was used with another fingerprint; nothing is stored."""
             UNAVAILABLE: CreateSubmissionsResponse.Result._Status.ValueType  # 4
             """The shard could not be reached; not known to be stored. Repeat."""
+            ABSENT: CreateSubmissionsResponse.Result._Status.ValueType  # 5
+            """`existing_only`, and the request id is not known."""
 
         class Status(_Status, metaclass=_StatusEnumTypeWrapper):
             """What storage did."""
@@ -298,6 +318,8 @@ class CreateSubmissionsResponse(_message.Message):
         """The request id was used with another fingerprint; nothing is stored."""
         UNAVAILABLE: CreateSubmissionsResponse.Result.Status.ValueType  # 4
         """The shard could not be reached; not known to be stored. Repeat."""
+        ABSENT: CreateSubmissionsResponse.Result.Status.ValueType  # 5
+        """`existing_only`, and the request id is not known."""
 
         STATUS_FIELD_NUMBER: _builtins.int
         SUBMISSION_ID_FIELD_NUMBER: _builtins.int
@@ -602,6 +624,7 @@ class CancelSubmissionsResponse(_message.Message):
 
     CANCELLED_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cancelled(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.TaskRecord]:
         """Tasks that were open and are cancelled now."""
@@ -610,15 +633,20 @@ class CancelSubmissionsResponse(_message.Message):
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.Position]:
         """Where to read it."""
 
+    @_builtins.property
+    def unavailable(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionKey]:
+        """Submissions whose shard could not be reached; repeat for these."""
+
     def __init__(
         self,
         *,
         cancelled: _abc.Iterable[_records_pb2.TaskRecord] | None = ...,
         positions: _abc.Iterable[_position_pb2.Position] | None = ...,
+        unavailable: _abc.Iterable[Global___SubmissionKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "positions", b"positions", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -686,23 +714,342 @@ class RedriveTasksResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Result:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RedriveTasksResponse._Result.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESULT_UNSPECIFIED: RedriveTasksResponse._Result.ValueType  # 0
+        """Never sent."""
+        REDRIVEN: RedriveTasksResponse._Result.ValueType  # 1
+        """It was a dead letter and is open now."""
+        NOT_DEAD_OPEN: RedriveTasksResponse._Result.ValueType  # 2
+        """It is open."""
+        NOT_DEAD_CANCELLED: RedriveTasksResponse._Result.ValueType  # 3
+        """It is cancelled."""
+        NOT_DEAD_GRADED: RedriveTasksResponse._Result.ValueType  # 4
+        """It is graded."""
+        NOT_FOUND: RedriveTasksResponse._Result.ValueType  # 5
+        """The tenant has no such task."""
+        UNAVAILABLE: RedriveTasksResponse._Result.ValueType  # 6
+        """The shard could not be reached; repeat."""
+
+    class Result(_Result, metaclass=_ResultEnumTypeWrapper):
+        """The fate of one task."""
+
+    RESULT_UNSPECIFIED: RedriveTasksResponse.Result.ValueType  # 0
+    """Never sent."""
+    REDRIVEN: RedriveTasksResponse.Result.ValueType  # 1
+    """It was a dead letter and is open now."""
+    NOT_DEAD_OPEN: RedriveTasksResponse.Result.ValueType  # 2
+    """It is open."""
+    NOT_DEAD_CANCELLED: RedriveTasksResponse.Result.ValueType  # 3
+    """It is cancelled."""
+    NOT_DEAD_GRADED: RedriveTasksResponse.Result.ValueType  # 4
+    """It is graded."""
+    NOT_FOUND: RedriveTasksResponse.Result.ValueType  # 5
+    """The tenant has no such task."""
+    UNAVAILABLE: RedriveTasksResponse.Result.ValueType  # 6
+    """The shard could not be reached; repeat."""
+
     TASKS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenTask]:
-        """With everything the queue needs."""
+        """Those redriven, with everything the queue needs."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[Global___RedriveTasksResponse.Result.ValueType]:
+        """One per task of the request, in order."""
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___OpenTask] | None = ...,
+        results: _abc.Iterable[Global___RedriveTasksResponse.Result.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RedriveTasksResponse: _TypeAlias = RedriveTasksResponse  # noqa: Y015
+
+@_typing.final
+class QueueControl(_message.Message):
+    """What an operator wants of a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """Name of the queue."""
+    state: _builtins.int
+    """Number of `cinnabar.scheduler.v1.QueueState`."""
+    actor: _builtins.str
+    """Who asked last."""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        state: _builtins.int = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "queue", b"queue", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueControl: _TypeAlias = QueueControl  # noqa: Y015
+
+@_typing.final
+class SetQueueControlRequest(_message.Message):
+    """What an operator wants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTROL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def control(self) -> Global___QueueControl:
+        """Replaces what was wanted of the queue before; audited."""
+
+    def __init__(
+        self,
+        *,
+        control: Global___QueueControl | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQueueControlRequest: _TypeAlias = SetQueueControlRequest  # noqa: Y015
+
+@_typing.final
+class SetQueueControlResponse(_message.Message):
+    """It is remembered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetQueueControlResponse: _TypeAlias = SetQueueControlResponse  # noqa: Y015
+
+@_typing.final
+class ListQueueControlsRequest(_message.Message):
+    """No parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueueControlsRequest: _TypeAlias = ListQueueControlsRequest  # noqa: Y015
+
+@_typing.final
+class ListQueueControlsResponse(_message.Message):
+    """What operators want."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTROLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueControl]:
+        """By name of the queue."""
+
+    def __init__(
+        self,
+        *,
+        controls: _abc.Iterable[Global___QueueControl] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueueControlsResponse: _TypeAlias = ListQueueControlsResponse  # noqa: Y015
+
+@_typing.final
+class GetTaskStatesRequest(_message.Message):
+    """Tasks to look up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Key(_message.Message):
+        """A task of a tenant."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TENANT_FIELD_NUMBER: _builtins.int
+        SUBMISSION_ID_FIELD_NUMBER: _builtins.int
+        ITEM_ID_FIELD_NUMBER: _builtins.int
+        tenant: _builtins.str
+        """Owner."""
+        submission_id: _builtins.str
+        """Id of the submission."""
+        item_id: _builtins.str
+        """Id of the item."""
+        def __init__(
+            self,
+            *,
+            tenant: _builtins.str = ...,
+            submission_id: _builtins.str = ...,
+            item_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "submission_id", b"submission_id", "tenant", b"tenant"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetTaskStatesRequest.Key]:
+        """At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___GetTaskStatesRequest.Key] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskStatesRequest: _TypeAlias = GetTaskStatesRequest  # noqa: Y015
+
+@_typing.final
+class GetTaskStatesResponse(_message.Message):
+    """Where the tasks are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TaskState(_message.Message):
+        """Where one task is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OPEN_GENERATION_FIELD_NUMBER: _builtins.int
+        UNAVAILABLE_FIELD_NUMBER: _builtins.int
+        open_generation: _builtins.int
+        """Generation that is open; 0 when the task is not open: graded, given up,
+        cancelled or unknown.
+        """
+        unavailable: _builtins.bool
+        """The shard could not be reached: nothing is known."""
+        def __init__(
+            self,
+            *,
+            open_generation: _builtins.int = ...,
+            unavailable: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["open_generation", b"open_generation", "unavailable", b"unavailable"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetTaskStatesResponse.TaskState]:
+        """One per key, in order."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___GetTaskStatesResponse.TaskState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskStatesResponse: _TypeAlias = GetTaskStatesResponse  # noqa: Y015
+
+@_typing.final
+class CountTasksRequest(_message.Message):
+    """Which shard to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Index of the shard."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTasksRequest: _TypeAlias = CountTasksRequest  # noqa: Y015
+
+@_typing.final
+class CountTasksResponse(_message.Message):
+    """Where the tasks of a shard are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    GRADED_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Tasks that submissions were accepted with, and regrades."""
+    open: _builtins.int
+    """Still to be graded."""
+    dead_lettered: _builtins.int
+    """Given up."""
+    cancelled: _builtins.int
+    """Cancelled."""
+    graded: _builtins.int
+    """Graded: rows of grades, one per task and generation."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        open: _builtins.int = ...,
+        dead_lettered: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        graded: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "cancelled", b"cancelled", "dead_lettered", b"dead_lettered", "graded", b"graded", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTasksResponse: _TypeAlias = CountTasksResponse  # noqa: Y015
 
 @_typing.final
 class GetAssignmentsRequest(_message.Message):
@@ -1069,6 +1416,8 @@ class OpenTask(_message.Message):
     REVISION_ID_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    GRADE_AFTER_FIELD_NUMBER: _builtins.int
+    GRADE_BY_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission."""
     item_id: _builtins.str
@@ -1089,6 +1438,14 @@ class OpenTask(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the submission was created."""
 
+    @_builtins.property
+    def grade_after(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded before."""
+
+    @_builtins.property
+    def grade_by(self) -> _timestamp_pb2.Timestamp:
+        """Not to be graded any more from then on."""
+
     def __init__(
         self,
         *,
@@ -1101,10 +1458,12 @@ class OpenTask(_message.Message):
         revision_id: _builtins.str = ...,
         answers: _builtins.bytes = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        grade_after: _timestamp_pb2.Timestamp | None = ...,
+        grade_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "create_time", b"create_time", "generation", b"generation", "item_id", b"item_id", "priority", b"priority", "queue", b"queue", "revision_id", b"revision_id", "submission_id", b"submission_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "create_time", b"create_time", "generation", b"generation", "grade_after", b"grade_after", "grade_by", b"grade_by", "item_id", b"item_id", "priority", b"priority", "queue", b"queue", "revision_id", b"revision_id", "submission_id", b"submission_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1179,6 +1538,11 @@ class ListDeadLettersRequest(_message.Message):
     AFTER_SUBMISSION_ID_FIELD_NUMBER: _builtins.int
     AFTER_ITEM_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    COURSE_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_AFTER_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_BEFORE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Owner."""
     queue: _builtins.str
@@ -1189,6 +1553,20 @@ class ListDeadLettersRequest(_message.Message):
     """See `after_submission_id`."""
     limit: _builtins.int
     """At most so many, 1 to 1,000."""
+    course: _builtins.str
+    """Only of this course; of all when empty."""
+    assignment: _builtins.str
+    """Only of this assignment; of all when empty."""
+    reason: _builtins.str
+    """Only those whose reason contains this, letter by letter."""
+    @_builtins.property
+    def given_up_after(self) -> _timestamp_pb2.Timestamp:
+        """Only those given up at or after this time."""
+
+    @_builtins.property
+    def given_up_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those given up before this time."""
+
     def __init__(
         self,
         *,
@@ -1197,10 +1575,15 @@ class ListDeadLettersRequest(_message.Message):
         after_submission_id: _builtins.str = ...,
         after_item_id: _builtins.str = ...,
         limit: _builtins.int = ...,
+        course: _builtins.str = ...,
+        assignment: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        given_up_after: _timestamp_pb2.Timestamp | None = ...,
+        given_up_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["given_up_after", b"given_up_after", "given_up_before", b"given_up_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_item_id", b"after_item_id", "after_submission_id", b"after_submission_id", "limit", b"limit", "queue", b"queue", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_item_id", b"after_item_id", "after_submission_id", b"after_submission_id", "assignment", b"assignment", "course", b"course", "given_up_after", b"given_up_after", "given_up_before", b"given_up_before", "limit", b"limit", "queue", b"queue", "reason", b"reason", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,6 +67,11 @@ class StorageWriterServiceStub:
                 request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.RedriveTasksRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.RedriveTasksResponse.FromString,
                 _registered_method=True)
+        self.SetQueueControl = channel.unary_unary(
+                '/cinnabar.storage.v1.StorageWriterService/SetQueueControl',
+                request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlResponse.FromString,
+                _registered_method=True)
 
 
 class StorageWriterServiceServicer:
@@ -119,6 +124,13 @@ class StorageWriterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetQueueControl(self, request, context):
+        """Remembers what an operator wants of a queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageWriterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +163,11 @@ def add_StorageWriterServiceServicer_to_server(servicer, server):
                     servicer.RedriveTasks,
                     request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.RedriveTasksRequest.FromString,
                     response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.RedriveTasksResponse.SerializeToString,
+            ),
+            'SetQueueControl': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQueueControl,
+                    request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlRequest.FromString,
+                    response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -328,6 +345,33 @@ class StorageWriterService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def SetQueueControl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.storage.v1.StorageWriterService/SetQueueControl',
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlRequest.SerializeToString,
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.SetQueueControlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class StorageReaderServiceStub:
     """Everything that reads Postgres. A read goes to a replica that has replayed
@@ -379,6 +423,21 @@ class StorageReaderServiceStub:
                 '/cinnabar.storage.v1.StorageReaderService/ListShards',
                 request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsResponse.FromString,
+                _registered_method=True)
+        self.GetTaskStates = channel.unary_unary(
+                '/cinnabar.storage.v1.StorageReaderService/GetTaskStates',
+                request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesResponse.FromString,
+                _registered_method=True)
+        self.CountTasks = channel.unary_unary(
+                '/cinnabar.storage.v1.StorageReaderService/CountTasks',
+                request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksResponse.FromString,
+                _registered_method=True)
+        self.ListQueueControls = channel.unary_unary(
+                '/cinnabar.storage.v1.StorageReaderService/ListQueueControls',
+                request_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsResponse.FromString,
                 _registered_method=True)
 
 
@@ -445,6 +504,29 @@ class StorageReaderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskStates(self, request, context):
+        """Where tasks are now, in the order of the request. Reads the primaries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTasks(self, request, context):
+        """Counts all tasks of one shard in one snapshot; from a replica when there is
+        one, so a little behind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueueControls(self, request, context):
+        """What operators want of queues; those never spoken of are left out. Reads
+        the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageReaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -487,6 +569,21 @@ def add_StorageReaderServiceServicer_to_server(servicer, server):
                     servicer.ListShards,
                     request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsRequest.FromString,
                     response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'GetTaskStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskStates,
+                    request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesRequest.FromString,
+                    response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesResponse.SerializeToString,
+            ),
+            'CountTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTasks,
+                    request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksRequest.FromString,
+                    response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksResponse.SerializeToString,
+            ),
+            'ListQueueControls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueueControls,
+                    request_deserializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsRequest.FromString,
+                    response_serializer=cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -707,6 +804,87 @@ class StorageReaderService:
             '/cinnabar.storage.v1.StorageReaderService/ListShards',
             cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsRequest.SerializeToString,
             cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.storage.v1.StorageReaderService/GetTaskStates',
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesRequest.SerializeToString,
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.GetTaskStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.storage.v1.StorageReaderService/CountTasks',
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksRequest.SerializeToString,
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.CountTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueueControls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.storage.v1.StorageReaderService/ListQueueControls',
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsRequest.SerializeToString,
+            cinnabar_dot_storage_dot_v1_dot_storage__service__pb2.ListQueueControlsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,8 @@ class StorageWriterServiceStub:
     """Cancels what is open of submissions."""
     RedriveTasks: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.RedriveTasksRequest, _storage_service_pb2.RedriveTasksResponse]
     """Opens dead-lettered tasks again, in the same generation."""
+    SetQueueControl: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.SetQueueControlRequest, _storage_service_pb2.SetQueueControlResponse]
+    """Remembers what an operator wants of a queue."""
 
 @_typing.type_check_only
 class StorageWriterServiceAsyncStub(StorageWriterServiceStub):
@@ -77,6 +79,8 @@ class StorageWriterServiceAsyncStub(StorageWriterServiceStub):
     """Cancels what is open of submissions."""
     RedriveTasks: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.RedriveTasksRequest, _storage_service_pb2.RedriveTasksResponse]  # type: ignore[assignment]
     """Opens dead-lettered tasks again, in the same generation."""
+    SetQueueControl: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.SetQueueControlRequest, _storage_service_pb2.SetQueueControlResponse]  # type: ignore[assignment]
+    """Remembers what an operator wants of a queue."""
 
 class StorageWriterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Everything that changes Postgres. Calls are plural: each shard gets one
@@ -136,6 +140,14 @@ class StorageWriterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_service_pb2.RedriveTasksResponse, _abc.Awaitable[_storage_service_pb2.RedriveTasksResponse]]:
         """Opens dead-lettered tasks again, in the same generation."""
 
+    @_abc_1.abstractmethod
+    def SetQueueControl(
+        self,
+        request: _storage_service_pb2.SetQueueControlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.SetQueueControlResponse, _abc.Awaitable[_storage_service_pb2.SetQueueControlResponse]]:
+        """Remembers what an operator wants of a queue."""
+
 def add_StorageWriterServiceServicer_to_server(servicer: StorageWriterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class StorageReaderServiceStub:
@@ -167,6 +179,16 @@ class StorageReaderServiceStub:
     """Dead letters of a tenant over all shards, by (submission, item)."""
     ListShards: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListShardsRequest, _storage_service_pb2.ListShardsResponse]
     """The shards there are."""
+    GetTaskStates: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetTaskStatesRequest, _storage_service_pb2.GetTaskStatesResponse]
+    """Where tasks are now, in the order of the request. Reads the primaries."""
+    CountTasks: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CountTasksRequest, _storage_service_pb2.CountTasksResponse]
+    """Counts all tasks of one shard in one snapshot; from a replica when there is
+    one, so a little behind.
+    """
+    ListQueueControls: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListQueueControlsRequest, _storage_service_pb2.ListQueueControlsResponse]
+    """What operators want of queues; those never spoken of are left out. Reads
+    the primary.
+    """
 
 @_typing.type_check_only
 class StorageReaderServiceAsyncStub(StorageReaderServiceStub):
@@ -195,6 +217,16 @@ class StorageReaderServiceAsyncStub(StorageReaderServiceStub):
     """Dead letters of a tenant over all shards, by (submission, item)."""
     ListShards: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListShardsRequest, _storage_service_pb2.ListShardsResponse]  # type: ignore[assignment]
     """The shards there are."""
+    GetTaskStates: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetTaskStatesRequest, _storage_service_pb2.GetTaskStatesResponse]  # type: ignore[assignment]
+    """Where tasks are now, in the order of the request. Reads the primaries."""
+    CountTasks: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CountTasksRequest, _storage_service_pb2.CountTasksResponse]  # type: ignore[assignment]
+    """Counts all tasks of one shard in one snapshot; from a replica when there is
+    one, so a little behind.
+    """
+    ListQueueControls: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListQueueControlsRequest, _storage_service_pb2.ListQueueControlsResponse]  # type: ignore[assignment]
+    """What operators want of queues; those never spoken of are left out. Reads
+    the primary.
+    """
 
 class StorageReaderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Everything that reads Postgres. A read goes to a replica that has replayed
@@ -268,5 +300,33 @@ class StorageReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ListShardsResponse, _abc.Awaitable[_storage_service_pb2.ListShardsResponse]]:
         """The shards there are."""
+
+    @_abc_1.abstractmethod
+    def GetTaskStates(
+        self,
+        request: _storage_service_pb2.GetTaskStatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.GetTaskStatesResponse, _abc.Awaitable[_storage_service_pb2.GetTaskStatesResponse]]:
+        """Where tasks are now, in the order of the request. Reads the primaries."""
+
+    @_abc_1.abstractmethod
+    def CountTasks(
+        self,
+        request: _storage_service_pb2.CountTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.CountTasksResponse, _abc.Awaitable[_storage_service_pb2.CountTasksResponse]]:
+        """Counts all tasks of one shard in one snapshot; from a replica when there is
+        one, so a little behind.
+        """
+
+    @_abc_1.abstractmethod
+    def ListQueueControls(
+        self,
+        request: _storage_service_pb2.ListQueueControlsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.ListQueueControlsResponse, _abc.Awaitable[_storage_service_pb2.ListQueueControlsResponse]]:
+        """What operators want of queues; those never spoken of are left out. Reads
+        the primary.
+        """
 
 def add_StorageReaderServiceServicer_to_server(servicer: StorageReaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

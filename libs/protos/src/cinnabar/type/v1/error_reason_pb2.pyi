@@ -92,6 +92,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     known; a create may still have happened, so repeat it with its request id.
     Example: {}
     """
+    RATE_LIMITED: _ErrorReason.ValueType  # 16
+    """RESOURCE_EXHAUSTED (HTTP 429), with `google.rpc.RetryInfo`. The caller has
+    used up a rate limit; nothing was charged or done.
+    Example: {"level": "user-method", "limit": "100", "period_seconds": "60"}
+    """
+    REQUEST_IN_PROGRESS: _ErrorReason.ValueType  # 17
+    """ABORTED, with `google.rpc.RetryInfo`. The same request id is being worked
+    on right now: repeat the call to get its answer.
+    Example: {"request_id": "7b1c…"}
+    """
+    QUEUE_DRAINING: _ErrorReason.ValueType  # 18
+    """UNAVAILABLE, with `google.rpc.RetryInfo`. An operator drains a queue that
+    the submission needs; nothing was stored.
+    Example: {"queue": "free-text"}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the `google.rpc.ErrorInfo` that every
@@ -169,5 +184,20 @@ DEADLINE_PASSED: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED. The caller's deadline passed before an answer was
 known; a create may still have happened, so repeat it with its request id.
 Example: {}
+"""
+RATE_LIMITED: ErrorReason.ValueType  # 16
+"""RESOURCE_EXHAUSTED (HTTP 429), with `google.rpc.RetryInfo`. The caller has
+used up a rate limit; nothing was charged or done.
+Example: {"level": "user-method", "limit": "100", "period_seconds": "60"}
+"""
+REQUEST_IN_PROGRESS: ErrorReason.ValueType  # 17
+"""ABORTED, with `google.rpc.RetryInfo`. The same request id is being worked
+on right now: repeat the call to get its answer.
+Example: {"request_id": "7b1c…"}
+"""
+QUEUE_DRAINING: ErrorReason.ValueType  # 18
+"""UNAVAILABLE, with `google.rpc.RetryInfo`. An operator drains a queue that
+the submission needs; nothing was stored.
+Example: {"queue": "free-text"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
