@@ -21,9 +21,9 @@ class StackConfig:
     """How much of what.
 
     ``env`` adds settings: by service ("scheduler") for all its replicas, or by process ("scheduler-0").
-    ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. ``policy`` is the text of the
-    schedulers' policy file, which may be changed while they run (``Addresses.policy_file``). Without
-    ``services`` there are the data servers alone.
+    ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. ``policy`` is
+    the text of the schedulers' policy file, which may be changed while they run
+    (``Addresses.policy_file``). Without ``services`` there are the data servers alone.
     """
 
     data_dir: Path
