@@ -1,5 +1,6 @@
 """One process and several together, without the suite."""
 
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -163,3 +164,11 @@ def test_ports_are_the_same_next_time_unless_taken(tmp_path: Path) -> None:
 def test_a_table_that_cannot_start_is_refused(specs: list[ProcessSpec], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ProcessGroup(specs, logs=tmp_path)
+
+
+async def test_a_signal_reaches_the_process_and_nobody_when_it_is_gone(tmp_path: Path) -> None:
+    async with serving(health_server("server"), logs=tmp_path / "logs") as group:
+        group["server"].send_signal(signal.SIGTERM)
+        assert await group["server"].wait() == 0
+        group["server"].send_signal(signal.SIGTERM)
+        assert not group["server"].running

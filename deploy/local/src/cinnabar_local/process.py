@@ -150,6 +150,12 @@ class Process:
         while any(_is_alive(process) for process in doomed):  # noqa: ASYNC110
             await asyncio.sleep(_PROBE_PAUSE_SECONDS)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it does not run."""
+        if self._process is not None and self.running:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
     def pause(self) -> None:
         """SIGSTOP it and its descendants."""
         self._paused = self._family()

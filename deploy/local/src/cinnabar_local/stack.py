@@ -1,6 +1,7 @@
 """The running suite: start it, take it apart while it runs, stop it."""
 
 import os
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -59,6 +60,13 @@ class Stack:
     async def kill(self, name: str) -> None:
         """SIGKILL one with its descendants. Under supervision it comes back by itself."""
         await self._group.kill(name)
+
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one, without its descendants, as an operator would; nothing when it is gone.
+
+        Postgres takes SIGINT as its fast shutdown and SIGQUIT as the immediate one.
+        """
+        self._group[name].send_signal(number)
 
     async def exit_code(self, name: str) -> int:
         """Wait for the end of one and return its exit code; -n when signal n killed it."""

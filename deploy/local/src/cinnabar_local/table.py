@@ -1,10 +1,11 @@
 """The table of processes: what the suite consists of on one machine, for people, tests and measurements."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cinnabar_local import binaries, probes
 from cinnabar_local.credentials import Credentials
@@ -14,6 +15,8 @@ from cinnabar_local.process import ProcessSpec, Step
 from cinnabar_local.servers import Endpoint, Envoy, PostgresShard, SeaweedFS, Valkey, postgres_shard
 
 PUBLIC_PORT = 8080  # where the command line of the client looks by default
+Detour = Callable[[str, str, str], str]
+"""``(caller, callee, address)``, names of rows and ``host:port``: where the caller is told the callee is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,9 @@ class StackConfig:
     ``env`` adds settings: by service ("scheduler") for all its replicas, or by process ("scheduler-0").
     ``supervise`` starts again what dies unasked. ``envoy_port`` is taken where it is free. ``policy`` is
     the text of the schedulers' policy file, which may be changed while they run
-    (``Addresses.policy_file``). Without ``services`` there are the data servers alone.
+    (``Addresses.policy_file``). Without ``services`` there are the data servers alone. ``detour`` is asked
+    for each address that a service is given, so that something can stand in between. ``launchers`` has, by
+    process, arguments of the interpreter that come before ``-m cinnabar_…``: a script that runs what follows.
     """
 
     data_dir: Path
@@ -37,6 +42,8 @@ class StackConfig:
     supervise: bool = False
     envoy_port: int | None = None
     policy: str = ""
+    detour: Detour | None = None
+    launchers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
@@ -210,13 +217,29 @@ def _service_rows(
     listen: Mapping[str, tuple[str, ...]],
     policy_file: Path,
 ) -> list[ProcessSpec]:
-    environment = ServiceEnvironment(
-        shards=",".join(shard.setting_of() for shard in shards),
-        redis_url=valkey.url,
-        storage_target=",".join(listen["storage"]),
-        scheduler_target=",".join(listen["scheduler"]),
-        policy_file=str(policy_file),
-    )
+    def environment(caller: str) -> ServiceEnvironment:
+        def seen(callee: str, address: str) -> str:
+            return address if config.detour is None else config.detour(caller, callee, address)
+
+        def seen_url(callee: str, url: str) -> str:
+            parts = urlsplit(url)
+            credential, _, address = parts.netloc.rpartition("@")
+            return parts._replace(netloc=f"{credential}@{seen(callee, address)}").geturl()
+
+        def target(service: str) -> str:
+            return ",".join(seen(f"{service}-{n}", address) for n, address in enumerate(listen[service]))
+
+        return ServiceEnvironment(
+            shards=",".join(
+                "|".join(seen_url(server.name, server.url) for server in (shard.primary, *shard.replicas))
+                for shard in shards
+            ),
+            redis_url=seen_url(valkey.name, valkey.url),
+            storage_target=target("storage"),
+            scheduler_target=target("scheduler"),
+            policy_file=str(policy_file),
+        )
+
     storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)
     # Each service would also come up before those that it calls, but then first waits out a reconnection.
     needs = {
@@ -229,7 +252,8 @@ def _service_rows(
         ProcessSpec(
             name="storage-migrate",
             command=(sys.executable, *service_command("storage", "migrate")),
-            env=environment.of("storage", listen["storage"][0]) | dict(config.env.get("storage", {})),
+            env=environment("storage-migrate").of("storage", listen["storage"][0])
+            | dict(config.env.get("storage", {})),
             needs=tuple(shard.primary.name for shard in shards),
             one_shot=True,
             ready_seconds=120.0,
@@ -242,8 +266,8 @@ def _service_rows(
             rows.append(
                 ProcessSpec(
                     name=name,
-                    command=(sys.executable, *service_command(service)),
-                    env=environment.of(service, address) | dict(extra) | dict(config.env.get(name, {})),
+                    command=(sys.executable, *config.launchers.get(name, ()), *service_command(service)),
+                    env=environment(name).of(service, address) | dict(extra) | dict(config.env.get(name, {})),
                     needs=needs[service],
                     ready=_serving(address),
                 )
