@@ -155,3 +155,31 @@ class Bus(Protocol):
     async def publish_cancelled(self, tokens: Sequence[LeaseToken]) -> None:
         """Tells every other scheduler which leases are no longer wanted."""
         ...
+
+
+class LocksUnavailable(Exception):
+    """The store of locks cannot be reached; nothing is known to have been done."""
+
+
+class LockStore(Protocol):
+    """What a distributed lock stands on; each call is atomic. ``token`` is of one holder, once.
+
+    Every method raises LocksUnavailable.
+    """
+
+    async def take(self, name: str, token: str, ttl_seconds: float) -> int | None:
+        """Takes a lock that nobody holds, for a time; None when somebody does.
+
+        Returns its fencing number, which is greater than every one before, also
+        than those from before a loss of the store. A token that holds the lock
+        already takes it again.
+        """
+        ...
+
+    async def renew(self, name: str, token: str, ttl_seconds: float) -> bool:
+        """Holds a lock for a time from now on; False when the token does not hold it any more."""
+        ...
+
+    async def release(self, name: str, token: str) -> bool:
+        """Gives a lock back; False when the token does not hold it any more."""
+        ...
