@@ -15,13 +15,13 @@ TTL = 3.0
 RATES = (0.92, 1.0, 1.08)
 
 # Around the TTL is where holders could overlap.
-Delay = st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.3, 1.0, 2.0, 2.6, 2.75, 2.9, 3.05, 3.15])
+Way = st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.3, 2.9, 3.05])
 Step = st.tuples(
     st.integers(0, len(RATES) - 1),
-    st.sampled_from(["take", "take", "confirm", "release", "flush", "pass"]),
-    Delay,
-    Delay,
-    st.sampled_from(["answered", "answered", "answered", "answer lost", "never arrived"]),
+    st.sampled_from(["take", "take", "take", "pass", "pass", "confirm", "release", "flush"]),
+    Way,
+    Way,
+    st.sampled_from(["answered", "answered", "answered", "answered", "answer lost", "never arrived"]),
 )
 
 
@@ -40,7 +40,7 @@ class DriftingClock:
 
 
 class Network(MemoryLocks):
-    """The way to the server: each call takes time both ways, and may be lost on either."""
+    """The way to the server: each call takes time, and may be lost either way."""
 
     def __init__(self, server: MemoryLocks, clock: ManualClock) -> None:
         super().__init__(clock)
@@ -50,7 +50,7 @@ class Network(MemoryLocks):
         self.fate = "answered"
 
     def _go(self) -> None:
-        self._time.advance(self.there)
+        self._time.advance(self.there + 0.001)
         if self.fate == "never arrived":
             raise LocksUnavailable
 
@@ -78,8 +78,8 @@ class Network(MemoryLocks):
         return answer
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(Step, max_size=40))
+@settings(max_examples=500, deadline=None)
+@given(st.lists(Step, min_size=2, max_size=60))
 def test_at_most_one_valid_holder_and_rising_fences(steps: list[tuple[int, str, float, float, str]]) -> None:
     asyncio.run(_play(steps))
 
@@ -114,7 +114,7 @@ async def _play(steps: list[tuple[int, str, float, float, str]]) -> None:
                     server.flush()
                     flushed_under += [one for one in held if one.valid]
                 case _:
-                    clock.advance(there)
+                    clock.advance(there or 1.0)
         except LocksUnavailable:
             pass
         # A flush takes the lock from under its holder, who hears of it at the next renewal.

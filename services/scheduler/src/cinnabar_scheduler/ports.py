@@ -171,8 +171,8 @@ class LockStore(Protocol):
         """Takes a lock that nobody holds, for a time; None when somebody does.
 
         Returns its fencing number, which is greater than every one before, also
-        than those from before a loss of the store. A token that holds the lock
-        already takes it again.
+        than those from before a loss of the store (numbers start from its time in
+        us). A token that holds the lock already takes it again.
         """
         ...
 
