@@ -34,13 +34,16 @@ def submission(
     fingerprint: bytes = b"",
     answers: bytes = b"answers",
     assignment: str = "a1",
+    course: str = "net",
+    grade_after: int | None = None,
+    grade_by: int | None = None,
 ) -> NewSubmission:
-    """A submission, of a new author unless one is named."""
+    """A submission, of a new author unless one is named; times in microseconds since 1970."""
     author = author or f"author-{next(_numbers)}"
     return NewSubmission(
         submission_id=new_id(bucket_of(tenant, author)),
         tenant=tenant,
-        course="net",
+        course=course,
         assignment=assignment,
         revision_id="revision",
         author=author,
@@ -51,7 +54,15 @@ def submission(
         max_score=2.5,
         create_time=Micros(time.time_ns() // 1000),
         tasks=tuple(NewTask(item, "text") for item in items),
+        grade_after=None if grade_after is None else Micros(grade_after),
+        grade_by=None if grade_by is None else Micros(grade_by),
     )
+
+
+def sought(tenant: str, author: str, request_id: str, fingerprint: bytes = b"") -> NewSubmission:
+    """A row that is only looked for."""
+    nothing = ("", tenant, "", "", "", author, request_id, fingerprint, 0, b"", 0.0, Micros(0), ())
+    return NewSubmission(*nothing, existing_only=True)
 
 
 def grade(
@@ -62,10 +73,12 @@ def grade(
     return Graded(*fenced, score=1.5, grade=f"under {fence}".encode())
 
 
-def dead_letter(row: NewSubmission, item: str = "q1", *, fence: int = 1, generation: int = 1) -> GivenUp:
+def dead_letter(
+    row: NewSubmission, item: str = "q1", *, fence: int = 1, generation: int = 1, reason: str = "broken"
+) -> GivenUp:
     """A dead letter of one item."""
     fenced = (row.tenant, row.submission_id, item, generation, fence, f"{fence}-x", "worker")
-    return GivenUp(*fenced, reason="broken", attempts=3)
+    return GivenUp(*fenced, reason=reason, attempts=3)
 
 
 def key(row: NewSubmission) -> SubmissionKey:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from cinnabar_storage.adapters.memory import MemoryShard
 from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache
+from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
@@ -29,6 +30,7 @@ class Stored:
     submissions: Submissions
     tasks: Tasks
     assignments: Assignments
+    controls: QueueControls
 
 
 @pytest_asyncio.fixture(params=["memory", "sql"], scope="module")
@@ -46,4 +48,6 @@ async def stored(request: pytest.FixtureRequest, storage_shards: list[ShardUrls]
                 ]
             )
         cache = RevisionCache(max_entries=100, max_bytes=1_000_000)
-        yield Stored(shards, Submissions(shards), Tasks(shards), Assignments(shards, cache))
+        yield Stored(
+            shards, Submissions(shards), Tasks(shards), Assignments(shards, cache), QueueControls(shards)
+        )

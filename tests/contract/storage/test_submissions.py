@@ -38,7 +38,7 @@ async def test_what_is_created_is_read_back(stored: Stored) -> None:
     found = await read(stored, row, await created(stored, row))
     assert found.row == (
         *(row.submission_id, row.tenant, row.course, row.assignment, row.revision_id),
-        *(row.author, row.priority, row.answers, row.max_score, row.create_time),
+        *(row.author, row.priority, row.answers, row.max_score, row.create_time, None, None),
     )
     assert [(task.item_id, task.queue, task.generation, task.state) for task in found.tasks] == [
         ("q1", "text", 1, TaskState.OPEN),
@@ -177,7 +177,8 @@ async def test_cancelling_closes_what_is_open_and_only_that(stored: Stored) -> N
     row = submission(new_tenant(), items=("done", "lost", "open"))
     await created(stored, row)
     await stored.tasks.commit([grade(row, "done"), dead_letter(row, "lost")])
-    cancelled, positions = await stored.submissions.cancel([key(row), key(row)], "ann")
+    cancelled, positions, silent = await stored.submissions.cancel([key(row), key(row)], "ann")
+    assert silent == []
     assert [(task.item_id, task.state) for task in cancelled] == [("open", TaskState.CANCELLED)]
     found = await read(stored, row, positions)
     assert {task.item_id: task.state for task in found.tasks} == {

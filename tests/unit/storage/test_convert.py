@@ -10,7 +10,7 @@ from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import InvalidRequest
 from cinnabar_storage import convert, responses
-from cinnabar_storage.records import CommitResult, CreateStatus, Micros, TaskState
+from cinnabar_storage.records import CommitResult, CreateStatus, Micros, RedriveResult, TaskState
 from tests.support.storage_records import given_up, graded, new_submission
 
 
@@ -22,16 +22,48 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_a_submission_keeps_every_field() -> None:
     given = new_submission(items=("q1", "q2"), request_id="r", fingerprint=b"f")
+    given.grade_after.FromMicroseconds(1_000_000_000_000_001)
+    given.grade_by.FromMicroseconds(2_000_000_000_000_002)
     [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
     assert row.tasks == (("q1", "text"), ("q2", "text"))
     assert row.create_time == given.create_time.ToMicroseconds()
-    for name in set(row._fields) - {"tasks", "create_time"}:
+    assert (row.grade_after, row.grade_by) == (1_000_000_000_000_001, 2_000_000_000_000_002)
+    for name in set(row._fields) - {"tasks", "create_time", "grade_after", "grade_by"}:
         assert getattr(row, name) == getattr(given, name), name
 
 
 def test_an_empty_request_id_is_none() -> None:
     [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[new_submission()]))
     assert row.request_id is None
+
+
+def test_times_that_are_not_given_are_none() -> None:
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[new_submission()]))
+    assert (row.grade_after, row.grade_by, row.existing_only) == (None, None, False)
+
+
+def test_a_row_that_is_only_looked_for_needs_its_request_alone() -> None:
+    given = pb.NewSubmission(tenant="t", author="ann", request_id="r", fingerprint=b"f", existing_only=True)
+    [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
+    assert (row.tenant, row.author, row.request_id, row.fingerprint) == ("t", "ann", "r", b"f")
+    assert row.existing_only
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tenant", "", "submissions[0].tenant: is required"),
+        ("author", "", "submissions[0].author: is required"),
+        ("request_id", "", "submissions[0].request_id: is required"),
+        ("request_id", "r\0", "submissions[0]: ids must not contain U+0000"),
+        ("author", "a" * 601, "submissions[0]: ids must not have more than 600 characters together"),
+    ],
+)
+def test_a_bad_row_that_is_only_looked_for_is_refused(field: str, value: str, message: str) -> None:
+    given = pb.NewSubmission(tenant="t", author="ann", request_id="r", existing_only=True)
+    setattr(given, field, value)
+    request = pb.CreateSubmissionsRequest(submissions=[given])
+    assert refusal(lambda: convert.new_submissions(request)) == message
 
 
 Spoil = Callable[[pb.NewSubmission], object]
@@ -47,6 +79,9 @@ _BAD: list[tuple[Spoil, str]] = [
     (_set("answers", b""), "answers: is required"),
     (lambda given: given.ClearField("tasks"), "tasks: is required"),
     (lambda given: given.ClearField("create_time"), "create_time: must be after 1970"),
+    (lambda given: setattr(given.create_time, "seconds", 253_402_300_800), "create_time: must be after 1970"),
+    (lambda given: given.grade_after.SetInParent(), "grade_after: must be after 1970"),
+    (lambda given: setattr(given.grade_by, "seconds", -1), "grade_by: must be after 1970"),
     (_set("max_score", float("nan")), "max_score: must be finite"),
     (lambda given: given.tasks.add(item_id="q1", queue="text"), "tasks: must not name an item twice"),
     (_set("request_id", "a\0b"), "ids must not contain U+0000"),
@@ -81,6 +116,9 @@ def test_batches_are_bounded() -> None:
     assert refusal(lambda: convert.outcomes(outcomes)).startswith("outcomes: ")
     keys = pb.GetRevisionsRequest(revisions=[pb.RevisionKey()] * 1_001)
     assert refusal(lambda: convert.revision_keys(keys)).startswith("revisions: ")
+
+    states = pb.GetTaskStatesRequest(keys=[pb.GetTaskStatesRequest.Key()] * 10_001)
+    assert refusal(lambda: convert.owned_task_keys(states)).startswith("keys: ")
 
 
 def test_outcomes_keep_their_order_and_kind() -> None:
@@ -120,6 +158,40 @@ def test_limits_are_bounded(limit: int) -> None:
     assert refusal(lambda: convert.submission_query(request)) == "limit: must be 1 to 1000"
 
 
+def test_dead_letters_are_asked_for_with_every_filter() -> None:
+    request = pb.ListDeadLettersRequest(
+        tenant="t", queue="q", course="c", assignment="a", reason="r", limit=5, after_submission_id="s"
+    )
+    request.given_up_after.FromMicroseconds(5)
+    request.given_up_before.FromMicroseconds(7)
+    assert convert.dead_letter_query(request) == ("t", "q", ("s", ""), 5, "c", "a", "r", 5, 7)
+    plain = pb.ListDeadLettersRequest(tenant="t", limit=5)
+    assert convert.dead_letter_query(plain) == ("t", "", ("", ""), 5, "", "", "", None, None)
+
+
+@pytest.mark.parametrize("seconds", [-1, 253_402_300_800, 2**62])
+@pytest.mark.parametrize("field", ["given_up_after", "given_up_before"])
+def test_a_time_that_cannot_be_is_refused(field: str, seconds: int) -> None:
+    request = pb.ListDeadLettersRequest(tenant="t", limit=5)
+    getattr(request, field).seconds = seconds
+    assert refusal(lambda: convert.dead_letter_query(request)).startswith(f"{field}: must not be before")
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (pb.QueueControl(state=1, actor="ann"), "control.queue: is required"),
+        (pb.QueueControl(queue="text", actor="ann"), "control.state: is required"),
+        (pb.QueueControl(queue="text", state=1), "control.actor: is required"),
+        (pb.QueueControl(queue="text", state=-1, actor="ann"), "control.state: must not be negative"),
+        (pb.QueueControl(queue="q" * 601, state=1, actor="ann"), "control.queue: must not have more than"),
+    ],
+)
+def test_a_bad_control_of_a_queue_is_refused(control: pb.QueueControl, message: str) -> None:
+    request = pb.SetQueueControlRequest(control=control)
+    assert refusal(lambda: convert.queue_control(request)).startswith(message)
+
+
 def test_numbers_are_those_of_the_protos() -> None:
     status = pb.CreateSubmissionsResponse.Result.Status
     assert {item.name: item.value for item in CreateStatus} | {"STATUS_UNSPECIFIED": 0} == dict(
@@ -128,6 +200,10 @@ def test_numbers_are_those_of_the_protos() -> None:
     result = pb.CommitOutcomesResponse.Result
     assert {item.name: item.value for item in CommitResult} | {"RESULT_UNSPECIFIED": 0} == dict(
         result.items()
+    )
+    redriven = pb.RedriveTasksResponse.Result
+    assert {item.name: item.value for item in RedriveResult} | {"RESULT_UNSPECIFIED": 0} == dict(
+        redriven.items()
     )
     state = records_pb2.TaskRecord.State
     assert {item.name: item.value for item in TaskState} | {"STATE_UNSPECIFIED": 0} == dict(state.items())

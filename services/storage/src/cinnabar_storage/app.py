@@ -14,6 +14,7 @@ from cinnabar_storage.adapters.sql_migrations import migrate, require_head
 from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache
 from cinnabar_storage.config import StorageConfig
+from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.service import StorageReader, StorageWriter
 from cinnabar_storage.sharding import Shards, gather
 from cinnabar_storage.submissions import Submissions
@@ -43,13 +44,14 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             max_entries=config.revision_cache_entries, max_bytes=config.revision_cache_bytes
         )
         submissions, tasks, assignments = Submissions(shards), Tasks(shards), Assignments(shards, cache)
+        controls = QueueControls(shards)
 
         def register(server: grpc.aio.Server) -> None:
             storage_service_pb2_grpc.add_StorageWriterServiceServicer_to_server(
-                StorageWriter(submissions, tasks, assignments), server
+                StorageWriter(submissions, tasks, assignments, controls), server
             )
             storage_service_pb2_grpc.add_StorageReaderServiceServicer_to_server(
-                StorageReader(submissions, tasks, assignments, shard_count=len(shards)), server
+                StorageReader(submissions, tasks, assignments, controls, shard_count=len(shards)), server
             )
 
         port = await exits.enter_async_context(

@@ -22,6 +22,8 @@ class StorageConfig:
     statement_seconds: float = 10.0
     replica_statement_seconds: float = 3.0
     """After this a read gives up on its replica and goes to the primary."""
+    count_seconds: float = 30.0
+    """How long counting the tasks of a shard may take, on a connection that is kept for it."""
     replica_poll_seconds: float = 0.1
     """How often replicas are asked how far they are."""
     replica_max_lag_seconds: float = 5.0
@@ -45,7 +47,10 @@ class StorageConfig:
         for name in ("pool_size", "replica_pool_size", "revision_cache_entries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
-        for name in ("pool_wait", "connect", "statement", "replica_statement", "replica_poll", "start_wait"):
+        for name in (
+            *("pool_wait", "connect", "statement", "replica_statement"),
+            *("count", "replica_poll", "start_wait"),
+        ):
             if getattr(self, f"{name}_seconds") <= 0:
                 raise ValueError(f"STORAGE_{name.upper()}_SECONDS must be above 0")
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
@@ -25,7 +28,9 @@ from cinnabar_storage.records import (
     NewSubmission,
     NewTask,
     Outcome,
+    OwnedTaskKey,
     Position,
+    QueueControl,
     RevisionKey,
     SubmissionKey,
     SubmissionQuery,
@@ -34,10 +39,13 @@ from cinnabar_storage.records import (
 
 MAX_WRITES = 10_000
 MAX_OPEN_TASKS = 10_000
+MAX_TASK_KEYS = 10_000
 MAX_KEYS = 1_000
 MAX_PAGE = 1_000
 # Postgres indexes rows of up to 2,704 bytes (a third of a page); 600 characters are 2,400 at most.
 MAX_ID_CHARACTERS = 600
+# The end of 9999, where a google.protobuf.Timestamp ends: what is stored must be possible to answer with.
+MAX_TIME = 253_402_300_800_000_000 - 1
 
 _REQUIRED_OF_SUBMISSION = (
     "submission_id",
@@ -49,6 +57,7 @@ _REQUIRED_OF_SUBMISSION = (
     "answers",
     "tasks",
 )
+_TIME_RULE = "must be after 1970 and before 10000"
 _REQUIRED_OF_OUTCOME = ("tenant", "submission_id", "item_id", "generation", "fence", "lease_token", "worker")
 
 
@@ -73,7 +82,9 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
     _at_most("submissions", len(request.submissions), MAX_WRITES)
     rows: list[NewSubmission] = []
     for index, given in enumerate(request.submissions):
-        time = given.create_time
+        if given.existing_only:
+            rows.append(_sought(given, index))
+            continue
         row = NewSubmission(
             given.submission_id,
             given.tenant,
@@ -86,8 +97,10 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             given.priority,
             given.answers,
             given.max_score,
-            Micros(time.seconds * 1_000_000 + time.nanos // 1000),
+            _micros(given.create_time),
             tuple([NewTask(task.item_id, task.queue) for task in given.tasks]),
+            _micros(given.grade_after) if given.HasField("grade_after") else None,
+            _micros(given.grade_by) if given.HasField("grade_by") else None,
         )
         if not (
             row.submission_id
@@ -97,11 +110,13 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             and row.revision_id
             and row.author
             and row.answers
-            and row.create_time > 0
+            and 0 < row.create_time <= MAX_TIME
+            and (row.grade_after is None or 0 < row.grade_after <= MAX_TIME)
+            and (row.grade_by is None or 0 < row.grade_by <= MAX_TIME)
             and row.tasks
             and math.isfinite(row.max_score)
         ):
-            _blame_submission(given, index)
+            raise _blame_submission(given, index)
         tasks = row.tasks
         ids = "".join((*row[:6], given.request_id, *tasks[0]))
         if len(tasks) > 1:
@@ -118,12 +133,39 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
     return rows
 
 
-def _blame_submission(given: pb.NewSubmission, index: int) -> None:
-    path = f"submissions[{index}]."
-    _require(given, _REQUIRED_OF_SUBMISSION, path)
-    if given.create_time.seconds * 1_000_000 + given.create_time.nanos // 1000 <= 0:
-        raise InvalidRequest([FieldViolation(f"{path}create_time", "must be after 1970")])
-    raise _violation(index, "max_score", "must be finite")
+def _micros(time: Timestamp) -> Micros:
+    return Micros(time.seconds * 1_000_000 + time.nanos // 1000)
+
+
+def _blame_submission(given: pb.NewSubmission, index: int) -> InvalidRequest:
+    _require(given, _REQUIRED_OF_SUBMISSION, f"submissions[{index}].")
+    times = {"create_time": given.create_time}
+    times |= {name: time for name in ("grade_after", "grade_by") if (time := _time_if(given, name))}
+    for name, time in times.items():
+        if not 0 < _micros(time) <= MAX_TIME:
+            return _violation(index, name, _TIME_RULE)
+    return _violation(index, "max_score", "must be finite")
+
+
+def _time_if(message: Message, name: str) -> Timestamp | None:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def _sought(given: pb.NewSubmission, index: int) -> NewSubmission:
+    """A row that is only looked for, by its request id."""
+    _require(given, ("tenant", "author", "request_id"), f"submissions[{index}].")
+    row = NewSubmission(
+        *(given.submission_id, given.tenant, given.course, given.assignment, given.revision_id),
+        *(given.author, given.request_id, given.fingerprint, given.priority, given.answers),
+        *(given.max_score, Micros(0), ()),
+        existing_only=True,
+    )
+    ids = "".join((*row[:6], given.request_id))
+    if "\0" in ids:
+        raise _violation(index, "", "ids must not contain U+0000")
+    if len(ids) > MAX_ID_CHARACTERS:
+        raise _violation(index, "", f"ids must not have more than {MAX_ID_CHARACTERS} characters together")
+    return row
 
 
 def _violation(index: int, field: str, rule: str) -> InvalidRequest:
@@ -244,4 +286,37 @@ def dead_letter_query(request: pb.ListDeadLettersRequest) -> DeadLetterQuery:
         request.queue,
         TaskKey(request.after_submission_id, request.after_item_id),
         _limit(request.limit, MAX_PAGE),
+        request.course,
+        request.assignment,
+        request.reason,
+        _bound(request, "given_up_after"),
+        _bound(request, "given_up_before"),
     )
+
+
+def _bound(request: pb.ListDeadLettersRequest, name: str) -> Micros | None:
+    time = _time_if(request, name)
+    if time is None:
+        return None
+    if not 0 <= _micros(time) <= MAX_TIME:
+        raise InvalidRequest([FieldViolation(name, "must not be before 1970 nor after 9999")])
+    return _micros(time)
+
+
+def owned_task_keys(request: pb.GetTaskStatesRequest) -> list[OwnedTaskKey]:
+    """Tasks to look up."""
+    _at_most("keys", len(request.keys), MAX_TASK_KEYS)
+    return [OwnedTaskKey(key.tenant, key.submission_id, key.item_id) for key in request.keys]
+
+
+def queue_control(request: pb.SetQueueControlRequest) -> QueueControl:
+    """What an operator wants of a queue. Which states there are is the scheduler's to know."""
+    given = request.control
+    _require(given, ("queue", "state", "actor"), "control.")
+    if given.state < 0:
+        raise InvalidRequest([FieldViolation("control.state", "must not be negative")])
+    if len(given.queue) > MAX_ID_CHARACTERS:
+        raise InvalidRequest(
+            [FieldViolation("control.queue", f"must not have more than {MAX_ID_CHARACTERS} characters")]
+        )
+    return QueueControl(given.queue, given.state, given.actor)

@@ -23,11 +23,15 @@ from cinnabar_storage.records import (
     NewSubmission,
     OpenTask,
     Outcome,
+    OwnedTaskKey,
+    QueueControl,
+    RedriveResult,
     RevisionKey,
     Submission,
     SubmissionKey,
     SubmissionQuery,
     Task,
+    TaskCounts,
     TaskKey,
 )
 
@@ -84,6 +88,14 @@ class Copy(Protocol):
         """At most ``query.limit``, ascending by key."""
         ...
 
+    async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
+        """Of each key, in order, the generation that is open; 0 when none is."""
+        ...
+
+    async def queue_controls(self) -> list[QueueControl]:
+        """All, ascending by queue."""
+        ...
+
 
 class Shard(Protocol):
     """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
@@ -106,6 +118,9 @@ class Shard(Protocol):
         fingerprint is the same and else a CONFLICT; one whose id is taken is a
         DUPLICATE when the content is the same and else a CONFLICT. Of equals in
         one batch the first wins. Safe against other writers.
+
+        A row with ``existing_only`` stores nothing: it is a DUPLICATE or CONFLICT
+        by its request id, after all other rows of the batch, or else ABSENT.
         """
         ...
 
@@ -123,8 +138,25 @@ class Shard(Protocol):
 
     async def redrive_tasks(
         self, tenant: str, keys: Sequence[TaskKey], actor: str
-    ) -> tuple[list[OpenTask], Lsn]:
-        """Opens dead letters again, under the fence they have, and returns these."""
+    ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
+        """Opens dead letters again, under the fence they have.
+
+        One result per key, in order, with the task when it is REDRIVEN; no key
+        may come twice. When its submission's ``grade_by`` has passed, the task
+        has no deadline any more: the operator wants it graded. That of the
+        submission stays as it is, for the record and for its other tasks.
+        """
+        ...
+
+    async def count_tasks(self) -> TaskCounts:
+        """Counts in one snapshot, on a replica when one is fit.
+
+        It may take longer than other calls: it has a connection and a time limit of its own.
+        """
+        ...
+
+    async def set_queue_control(self, control: QueueControl) -> None:
+        """Replaces what was wanted of the queue; a change leaves an audit row, a repetition none."""
         ...
 
     async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:

@@ -45,6 +45,10 @@ class NewSubmission(NamedTuple):
     max_score: float
     create_time: Micros
     tasks: tuple[NewTask, ...]
+    grade_after: Micros | None = None
+    grade_by: Micros | None = None
+    existing_only: bool = False
+    """Only look for the request id: of the other fields tenant, author and fingerprint count."""
 
 
 class CreateStatus(IntEnum):
@@ -54,6 +58,7 @@ class CreateStatus(IntEnum):
     DUPLICATE = 2
     CONFLICT = 3
     UNAVAILABLE = 4
+    ABSENT = 5
 
 
 class Created(NamedTuple):
@@ -103,6 +108,17 @@ class CommitResult(IntEnum):
     UNAVAILABLE = 4
 
 
+class RedriveResult(IntEnum):
+    """What became of a task that was to be redriven; numbers as in the proto."""
+
+    REDRIVEN = 1
+    NOT_DEAD_OPEN = 2
+    NOT_DEAD_CANCELLED = 3
+    NOT_DEAD_GRADED = 4
+    NOT_FOUND = 5
+    UNAVAILABLE = 6
+
+
 class TaskState(IntEnum):
     """Where a task without a grade can be; numbers as in the proto."""
 
@@ -148,6 +164,8 @@ class SubmissionRow(NamedTuple):
     answers: bytes
     max_score: float
     create_time: Micros
+    grade_after: Micros | None
+    grade_by: Micros | None
 
 
 class Submission(NamedTuple):
@@ -159,7 +177,7 @@ class Submission(NamedTuple):
 
 
 class OpenTask(NamedTuple):
-    """An open task with everything the queue needs."""
+    """An open task with everything the queue needs; ``grade_by`` is None too when it was lifted."""
 
     submission_id: str
     item_id: str
@@ -170,6 +188,26 @@ class OpenTask(NamedTuple):
     revision_id: str
     answers: bytes
     create_time: Micros
+    grade_after: Micros | None
+    grade_by: Micros | None
+
+
+class TaskCounts(NamedTuple):
+    """Where the tasks of a shard are: ``accepted`` is the sum of the others, or something is lost."""
+
+    accepted: int
+    open: int
+    dead_lettered: int
+    cancelled: int
+    graded: int
+
+
+class QueueControl(NamedTuple):
+    """What an operator wants of a queue; ``state`` is the scheduler's number, ``actor`` who asked last."""
+
+    queue: str
+    state: int
+    actor: str
 
 
 class DeadLetter(NamedTuple):
@@ -190,6 +228,14 @@ class SubmissionKey(NamedTuple):
 class TaskKey(NamedTuple):
     """A task: (submission, item). The empty key comes before all others."""
 
+    submission_id: str
+    item_id: str
+
+
+class OwnedTaskKey(NamedTuple):
+    """A task of a tenant."""
+
+    tenant: str
     submission_id: str
     item_id: str
 
@@ -253,9 +299,18 @@ class AssignmentQuery(NamedTuple):
 
 
 class DeadLetterQuery(NamedTuple):
-    """Which dead letters to list, by (submission, item); ``queue`` may be empty."""
+    """Which dead letters to list, by (submission, item); texts may be empty, which is "any".
+
+    ``reason`` is a part of the reason, letter by letter; the times are from
+    ``given_up_after``, inclusive, to ``given_up_before``, exclusive.
+    """
 
     tenant: str
     queue: str
     after: TaskKey
     limit: int
+    course: str = ""
+    assignment: str = ""
+    reason: str = ""
+    given_up_after: Micros | None = None
+    given_up_before: Micros | None = None

@@ -19,8 +19,12 @@ from cinnabar_storage.records import (
     Micros,
     OpenTask,
     Position,
+    QueueControl,
+    RedriveResult,
     Submission,
+    SubmissionKey,
     Task,
+    TaskCounts,
     TaskState,
 )
 
@@ -32,6 +36,10 @@ _Result = pb.CommitOutcomesResponse.Result
 _RESULTS: dict[CommitResult, _Result.ValueType] = {
     result: _Result.Value(result.name) for result in CommitResult
 }
+_Redriven = pb.RedriveTasksResponse.Result
+_REDRIVEN: dict[RedriveResult, _Redriven.ValueType] = {
+    result: _Redriven.Value(result.name) for result in RedriveResult
+}
 _State = records_pb2.TaskRecord.State
 _STATES: dict[int, _State.ValueType] = {int(state): _State.Value(state.name) for state in TaskState}
 
@@ -40,6 +48,10 @@ def timestamp(time: Micros) -> Timestamp:
     """The same moment as a proto."""
     seconds, rest = divmod(time, 1_000_000)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def _timestamp_if(time: Micros | None) -> Timestamp | None:
+    return None if time is None else timestamp(time)
 
 
 def position(given: Position) -> position_pb2.Position:
@@ -59,6 +71,41 @@ def created(results: Sequence[Created], positions: Iterable[Position]) -> pb.Cre
 def commit_results(results: Iterable[CommitResult]) -> Iterable[_Result.ValueType]:
     """What became of outcomes."""
     return [_RESULTS[result] for result in results]
+
+
+def redrive_results(results: Iterable[RedriveResult]) -> Iterable[_Redriven.ValueType]:
+    """What became of tasks to redrive."""
+    return [_REDRIVEN[result] for result in results]
+
+
+def task_states(open_generations: Iterable[int | None]) -> pb.GetTaskStatesResponse:
+    """Where tasks are; None is "not known"."""
+    response = pb.GetTaskStatesResponse()
+    add = response.states.add
+    for generation in open_generations:
+        add(open_generation=generation or 0, unavailable=generation is None)
+    return response
+
+
+def task_counts(given: TaskCounts) -> pb.CountTasksResponse:
+    """Where the tasks of a shard are."""
+    return pb.CountTasksResponse(
+        accepted=given.accepted,
+        open=given.open,
+        dead_lettered=given.dead_lettered,
+        cancelled=given.cancelled,
+        graded=given.graded,
+    )
+
+
+def queue_control(given: QueueControl) -> pb.QueueControl:
+    """What an operator wants of a queue."""
+    return pb.QueueControl(queue=given.queue, state=given.state, actor=given.actor)
+
+
+def submission_key(given: SubmissionKey) -> pb.SubmissionKey:
+    """A submission of a tenant."""
+    return pb.SubmissionKey(tenant=given.tenant, submission_id=given.submission_id)
 
 
 def task(given: Task) -> records_pb2.TaskRecord:
@@ -103,6 +150,8 @@ def submission(given: Submission) -> records_pb2.SubmissionRecord:
         create_time=timestamp(row.create_time),
         tasks=map(task, given.tasks),
         grades=map(grade, given.grades),
+        grade_after=_timestamp_if(row.grade_after),
+        grade_by=_timestamp_if(row.grade_by),
     )
 
 
@@ -131,6 +180,8 @@ def open_task(given: OpenTask) -> pb.OpenTask:
         revision_id=given.revision_id,
         answers=given.answers,
         create_time=timestamp(given.create_time),
+        grade_after=_timestamp_if(given.grade_after),
+        grade_by=_timestamp_if(given.grade_by),
     )
 
 

@@ -10,6 +10,7 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc
 from cinnabar_storage import convert, responses
 from cinnabar_storage.assignments import Assignments
+from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 
@@ -19,10 +20,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class StorageWriter(storage_service_pb2_grpc.StorageWriterServiceServicer):
     """Everything that changes Postgres."""
 
-    def __init__(self, submissions: Submissions, tasks: Tasks, assignments: Assignments) -> None:
+    def __init__(
+        self, submissions: Submissions, tasks: Tasks, assignments: Assignments, controls: QueueControls
+    ) -> None:
         self._submissions = submissions
         self._tasks = tasks
         self._assignments = assignments
+        self._controls = controls
 
     async def CreateAssignment(
         self, request: pb.CreateAssignmentRequest, context: Context
@@ -59,27 +63,44 @@ class StorageWriter(storage_service_pb2_grpc.StorageWriterServiceServicer):
     async def CancelSubmissions(
         self, request: pb.CancelSubmissionsRequest, context: Context
     ) -> pb.CancelSubmissionsResponse:
-        cancelled, positions = await self._submissions.cancel(*convert.cancel(request))
+        cancelled, positions, silent = await self._submissions.cancel(*convert.cancel(request))
         return pb.CancelSubmissionsResponse(
-            cancelled=map(responses.task, cancelled), positions=map(responses.position, positions)
+            cancelled=map(responses.task, cancelled),
+            positions=map(responses.position, positions),
+            unavailable=map(responses.submission_key, silent),
         )
 
     async def RedriveTasks(
         self, request: pb.RedriveTasksRequest, context: Context
     ) -> pb.RedriveTasksResponse:
-        opened = await self._tasks.redrive(*convert.redrive(request))
-        return pb.RedriveTasksResponse(tasks=map(responses.open_task, opened))
+        results, opened = await self._tasks.redrive(*convert.redrive(request))
+        return pb.RedriveTasksResponse(
+            tasks=map(responses.open_task, opened), results=responses.redrive_results(results)
+        )
+
+    async def SetQueueControl(
+        self, request: pb.SetQueueControlRequest, context: Context
+    ) -> pb.SetQueueControlResponse:
+        await self._controls.set(convert.queue_control(request))
+        return pb.SetQueueControlResponse()
 
 
 class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
     """Everything that reads Postgres."""
 
     def __init__(
-        self, submissions: Submissions, tasks: Tasks, assignments: Assignments, *, shard_count: int
+        self,
+        submissions: Submissions,
+        tasks: Tasks,
+        assignments: Assignments,
+        controls: QueueControls,
+        *,
+        shard_count: int,
     ) -> None:
         self._submissions = submissions
         self._tasks = tasks
         self._assignments = assignments
+        self._controls = controls
         self._shard_count = shard_count
 
     async def GetAssignments(
@@ -134,3 +155,18 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
 
     async def ListShards(self, request: pb.ListShardsRequest, context: Context) -> pb.ListShardsResponse:
         return pb.ListShardsResponse(shard_count=self._shard_count)
+
+    async def GetTaskStates(
+        self, request: pb.GetTaskStatesRequest, context: Context
+    ) -> pb.GetTaskStatesResponse:
+        return responses.task_states(await self._tasks.open_generations(convert.owned_task_keys(request)))
+
+    async def CountTasks(self, request: pb.CountTasksRequest, context: Context) -> pb.CountTasksResponse:
+        return responses.task_counts(await self._tasks.count(request.shard))
+
+    async def ListQueueControls(
+        self, request: pb.ListQueueControlsRequest, context: Context
+    ) -> pb.ListQueueControlsResponse:
+        return pb.ListQueueControlsResponse(
+            controls=map(responses.queue_control, await self._controls.list())
+        )

@@ -58,7 +58,8 @@ class Submissions:
         shard_of = self._shards.map.shard_of
         for index, row in enumerate(rows):
             bucket = author_bucket(row.tenant, row.author)
-            if id_bucket(row.submission_id) != bucket:
+            # A row that is only looked for need not have an id.
+            if not row.existing_only and id_bucket(row.submission_id) != bucket:
                 raise InvalidRequest(
                     [
                         FieldViolation(
@@ -69,14 +70,22 @@ class Submissions:
             groups.setdefault(shard_of(bucket), []).append(index)
         return groups
 
-    async def cancel(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], list[Position]]:
-        """Cancels their open tasks and returns these. Raises DependencyUnavailable, Overloaded."""
+    async def cancel(
+        self, keys: Sequence[SubmissionKey], actor: str
+    ) -> tuple[list[Task], list[Position], list[SubmissionKey]]:
+        """Cancels their open tasks.
+
+        Returns these, where that can be read, and the submissions whose shard
+        could not be reached. Raises Overloaded.
+        """
         groups = self._shards.map.by_shard(keys, _submission_id)
-        answers = await gather(
+        answers = await gather_reachable(
             {shard: self._shards[shard].cancel_submissions(group, actor) for shard, group in groups.items()}
         )
         cancelled = list(chain.from_iterable(tasks for tasks, _ in answers.values()))
-        return cancelled, [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
+        positions = [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
+        silent = [key for shard, group in groups.items() if shard not in answers for key in group]
+        return cancelled, positions, silent
 
     async def get(self, keys: Sequence[SubmissionKey], positions: Sequence[Position]) -> list[Submission]:
         """Those that exist, in any order. Raises InvalidRequest, DependencyUnavailable, Overloaded."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, repeat
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_storage.ports import MAX_PAGE_BYTES, Shard
 from cinnabar_storage.records import (
     CommitResult,
     DeadLetter,
     DeadLetterQuery,
     OpenTask,
     Outcome,
+    OwnedTaskKey,
     Position,
+    RedriveResult,
+    TaskCounts,
     TaskKey,
 )
 from cinnabar_storage.sharding import Shards, gather, gather_reachable
@@ -53,28 +57,86 @@ class Tasks:
             positions.append(Position(shard, lsn))
         return results, positions
 
-    async def redrive(self, tenant: str, keys: Sequence[TaskKey], actor: str) -> list[OpenTask]:
-        """Opens dead letters again and returns them; others stay as they are.
+    async def redrive(
+        self, tenant: str, keys: Sequence[TaskKey], actor: str
+    ) -> tuple[list[RedriveResult], list[OpenTask]]:
+        """Opens dead letters again; others stay as they are.
 
-        Raises DependencyUnavailable, Overloaded.
+        One result per key, in order, as if they had been redriven in order: of a
+        key that comes twice the first is REDRIVEN. And the tasks that were
+        redriven, as many as MAX_PAGE_BYTES of answers allow; recovery queues the
+        rest. Keys of a shard that cannot be reached are UNAVAILABLE. Raises Overloaded.
         """
         groups = self._shards.map.by_shard(keys, lambda key: key.submission_id)
-        answers = await gather(
+        answers = await gather_reachable(
             {
                 shard: self._shards[shard].redrive_tasks(tenant, group, actor)
                 for shard, group in groups.items()
             }
         )
-        return list(chain.from_iterable(tasks for tasks, _ in answers.values()))
+        fates: dict[TaskKey, RedriveResult] = {}
+        opened: list[OpenTask] = []
+        room = MAX_PAGE_BYTES
+        for shard, group in groups.items():
+            redriven = answers[shard][0] if shard in answers else repeat((RedriveResult.UNAVAILABLE, None))
+            for key, (result, task) in zip(group, redriven, strict=False):
+                fates[key] = result
+                if task is not None and (not opened or len(task.answers) <= room):
+                    room -= len(task.answers)
+                    opened.append(task)
+        results: list[RedriveResult] = []
+        for key in keys:
+            result = fates.get(key, RedriveResult.NOT_FOUND)
+            results.append(result)
+            if result is RedriveResult.REDRIVEN:
+                fates[key] = RedriveResult.NOT_DEAD_OPEN
+        return results, opened
+
+    async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int | None]:
+        """Of each task, in order, the generation that is open; 0 when none is.
+
+        None when its shard cannot be reached. Reads the primaries. Raises Overloaded.
+        """
+        groups: dict[int, list[int]] = {}
+        generations: list[int | None] = [None] * len(keys)
+        for index, key in enumerate(keys):
+            shard = self._shards.map.shard_of_id(key.submission_id)
+            if shard is None:
+                generations[index] = 0
+            else:
+                groups.setdefault(shard, []).append(index)
+        answers = await gather_reachable(
+            {
+                shard: self._read_generations(shard, [keys[index] for index in indexes])
+                for shard, indexes in groups.items()
+            }
+        )
+        for shard, found in answers.items():
+            for index, generation in zip(groups[shard], found, strict=True):
+                generations[index] = generation
+        return generations
+
+    async def _read_generations(self, shard: int, keys: Sequence[OwnedTaskKey]) -> list[int]:
+        return await self._shards[shard].read_primary(lambda copy: copy.open_generations(keys))
+
+    async def count(self, shard: int) -> TaskCounts:
+        """The tasks of one shard in one snapshot, which may be a little old.
+
+        Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
+        """
+        return await self._shard(shard).count_tasks()
+
+    def _shard(self, index: int) -> Shard:
+        if not 0 <= index < len(self._shards):
+            raise InvalidRequest([FieldViolation("shard", "no such shard")])
+        return self._shards[index]
 
     async def open(self, shard: int, after: TaskKey, limit: int) -> list[OpenTask]:
         """Open tasks of one shard in the order of their keys, from the primary.
 
         Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
         """
-        if not 0 <= shard < len(self._shards):
-            raise InvalidRequest([FieldViolation("shard", "no such shard")])
-        return await self._shards[shard].read_primary(lambda copy: copy.open_tasks(after, limit))
+        return await self._shard(shard).read_primary(lambda copy: copy.open_tasks(after, limit))
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
         """A page of a tenant's dead letters over all shards. Raises DependencyUnavailable, Overloaded."""

@@ -12,6 +12,7 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1.storage_service_pb2_grpc import StorageReaderServiceStub, StorageWriterServiceStub
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 from cinnabar_common.errors import (
+    DependencyUnavailable,
     EtagMismatch,
     ResourceExists,
     ResourceNotFound,
@@ -171,6 +172,8 @@ class StorageClient:
             submissions=[pb.SubmissionKey(tenant=key.tenant, submission_id=key.submission_id)], actor=actor
         )
         response = await self._call(self._writer.CancelSubmissions, request)
+        if response.unavailable:
+            raise DependencyUnavailable(DEPENDENCY)
         cancelled = [
             CancelledTask(task_id(task.submission_id, task.item_id), task.queue)
             for task in response.cancelled

@@ -28,12 +28,16 @@ from cinnabar_storage.records import (
     NewSubmission,
     OpenTask,
     Outcome,
+    OwnedTaskKey,
+    QueueControl,
+    RedriveResult,
     RevisionKey,
     Submission,
     SubmissionKey,
     SubmissionQuery,
     SubmissionRow,
     Task,
+    TaskCounts,
     TaskKey,
     TaskState,
 )
@@ -42,10 +46,11 @@ T = TypeVar("T")
 
 
 class _Fenced(NamedTuple):
-    """A task that has no grade, with the fence of its last write."""
+    """A task that has no grade, with the fence of its last write, and whether its deadline was lifted."""
 
     task: Task
     fence: int
+    deadline_lifted: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class MemoryShard:
     _assignments: dict[tuple[str, str, str], _Course] = field(
         default_factory=dict[tuple[str, str, str], _Course]
     )
+    _controls: dict[str, QueueControl] = field(default_factory=dict[str, QueueControl])
     _revisions: dict[RevisionKey, tuple[NewRevision, Micros]] = field(
         default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]
     )
@@ -91,7 +97,14 @@ class MemoryShard:
         return Lsn(self._lsn)
 
     async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
-        return [self._create(row) for row in rows], self._written()
+        results = [None if row.existing_only else self._create(row) for row in rows]
+        looked = [result or self._look(row) for result, row in zip(results, rows, strict=True)]
+        return looked, self._written()
+
+    def _look(self, row: NewSubmission) -> Created:
+        if row.request_id is None or (row.tenant, row.author, row.request_id) not in self._requests:
+            return Created(CreateStatus.ABSENT, row.submission_id)
+        return self._create(row)
 
     def _create(self, row: NewSubmission) -> Created:
         request = None if row.request_id is None else (row.tenant, row.author, row.request_id)
@@ -143,7 +156,7 @@ class MemoryShard:
                     attempts=outcome.attempts,
                     update_time=self._now(),
                 )
-                self._tasks[key] = _Fenced(task, outcome.fence)
+                self._tasks[key] = fenced._replace(task=task, fence=outcome.fence)
         return CommitResult.COMMITTED
 
     def _owner(self, submission_id: str) -> str | None:
@@ -169,22 +182,55 @@ class MemoryShard:
 
     async def redrive_tasks(
         self, tenant: str, keys: Sequence[TaskKey], actor: str
-    ) -> tuple[list[OpenTask], Lsn]:
-        opened: list[OpenTask] = []
-        for key in keys:
-            fenced = self._tasks.get(key)
-            if fenced is None or fenced.task.state != TaskState.DEAD_LETTERED:
-                continue
-            if self._owner(key.submission_id) == tenant:
-                opened.append(self._open_task(self._move(key, TaskState.OPEN)))
-        return opened, self._written()
+    ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
+        return [self._redrive(tenant, key) for key in keys], self._written()
+
+    def _redrive(self, tenant: str, key: TaskKey) -> tuple[RedriveResult, OpenTask | None]:
+        row = self._submissions.get(key.submission_id)
+        if row is None or row.tenant != tenant:
+            return RedriveResult.NOT_FOUND, None
+        fenced = self._tasks.get(key)
+        match None if fenced is None else fenced.task.state:
+            case TaskState.OPEN:
+                return RedriveResult.NOT_DEAD_OPEN, None
+            case TaskState.CANCELLED:
+                return RedriveResult.NOT_DEAD_CANCELLED, None
+            case TaskState.DEAD_LETTERED:
+                task = self._move(key, TaskState.OPEN)
+                if row.grade_by is not None and row.grade_by <= self._now():
+                    self._tasks[key] = self._tasks[key]._replace(deadline_lifted=True)
+                return RedriveResult.REDRIVEN, self._open_task(task)
+            case _:
+                graded = any(known[:2] == key for known in self._grades)
+                return RedriveResult.NOT_DEAD_GRADED if graded else RedriveResult.NOT_FOUND, None
 
     def _open_task(self, task: Task) -> OpenTask:
         row = self._submissions[task.submission_id]
+        lifted = self._tasks[TaskKey(task.submission_id, task.item_id)].deadline_lifted
         return OpenTask(
             *(task.submission_id, task.item_id, row.tenant, task.queue, task.generation),
             *(row.priority, row.revision_id, row.answers, row.create_time),
+            *(row.grade_after, None if lifted else row.grade_by),
         )
+
+    async def count_tasks(self) -> TaskCounts:
+        states = [fenced.task.state for fenced in self._tasks.values()]
+        generations = [fenced.task.generation for fenced in self._tasks.values()]
+        generations += [generation for _, _, generation in self._grades]
+        return TaskCounts(
+            accepted=sum(len(row.tasks) for row in self._submissions.values())
+            + sum(generation > 1 for generation in generations),
+            open=states.count(TaskState.OPEN),
+            dead_lettered=states.count(TaskState.DEAD_LETTERED),
+            cancelled=states.count(TaskState.CANCELLED),
+            graded=len(self._grades),
+        )
+
+    async def set_queue_control(self, control: QueueControl) -> None:
+        self._controls[control.queue] = control
+
+    async def queue_controls(self) -> list[QueueControl]:
+        return [self._controls[queue] for queue in sorted(self._controls)]
 
     async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
         course = self._assignments.get(revision[:3])
@@ -243,6 +289,7 @@ class MemoryShard:
         stored = SubmissionRow(
             *(row.submission_id, row.tenant, row.course, row.assignment, row.revision_id),
             *(row.author, row.priority, row.answers, row.max_score, row.create_time),
+            *(row.grade_after, row.grade_by),
         )
         return Submission(stored, tasks, list(newest.values()))
 
@@ -293,9 +340,26 @@ class MemoryShard:
         letters: list[DeadLetter] = []
         for task in self._in_state(TaskState.DEAD_LETTERED, query.after):
             row = self._submissions[task.submission_id]
-            if row.tenant == query.tenant and query.queue in ("", task.queue):
+            if (
+                row.tenant == query.tenant
+                and query.queue in ("", task.queue)
+                and query.course in ("", row.course)
+                and query.assignment in ("", row.assignment)
+                and query.reason in task.reason
+                and (query.given_up_after is None or task.update_time >= query.given_up_after)
+                and (query.given_up_before is None or task.update_time < query.given_up_before)
+            ):
                 letters.append(DeadLetter(task, row.course, row.assignment))
         return letters[: query.limit]
+
+    async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
+        return [self._open_generation(key) for key in keys]
+
+    def _open_generation(self, key: OwnedTaskKey) -> int:
+        fenced = self._tasks.get(TaskKey(key.submission_id, key.item_id))
+        if fenced is None or fenced.task.state != TaskState.OPEN:
+            return 0
+        return fenced.task.generation if self._owner(key.submission_id) == key.tenant else 0
 
 
 def _content(row: NewSubmission) -> tuple[object, ...]:

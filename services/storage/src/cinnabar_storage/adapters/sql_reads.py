@@ -17,12 +17,15 @@ from cinnabar_storage.records import (
     Grade,
     Micros,
     OpenTask,
+    OwnedTaskKey,
+    QueueControl,
     RevisionKey,
     Submission,
     SubmissionKey,
     SubmissionQuery,
     SubmissionRow,
     Task,
+    TaskCounts,
     TaskKey,
 )
 
@@ -31,7 +34,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _SUBMISSIONS = """
 SELECT s.submission_id, s.tenant, s.course, s.assignment, s.revision_id, s.author,
-       s.priority, s.answers, s.max_score, s.create_time
+       s.priority, s.answers, s.max_score, s.create_time, s.grade_after, s.grade_by
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
 JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
 """
@@ -80,7 +83,8 @@ ORDER BY a.assignment LIMIT $4
 # The one read over all tenants: recovery rebuilds the queues of everybody.
 _OPEN_TASKS = """
 SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
-       s.priority, s.revision_id, s.answers, s.create_time
+       s.priority, s.revision_id, s.answers, s.create_time, s.grade_after,
+       CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END
 FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
 WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
 ORDER BY t.submission_id, t.item_id LIMIT $3
@@ -99,13 +103,53 @@ SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.a
        s.course, s.assignment
 FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
 WHERE t.state = 2 AND t.tenant = $1 AND ($2 = '' OR t.queue = $2) AND (t.submission_id, t.item_id) > ($3, $4)
+    AND ($6 = '' OR s.course = $6) AND ($7 = '' OR s.assignment = $7)
+    AND ($8 = '' OR strpos(t.reason, $8) > 0)
+    AND ($9::bigint IS NULL OR t.update_time >= timestamptz 'epoch' + $9 * interval '1 microsecond')
+    AND ($10::bigint IS NULL OR t.update_time < timestamptz 'epoch' + $10 * interval '1 microsecond')
 ORDER BY t.submission_id, t.item_id LIMIT $5
+"""
+_OPEN_GENERATIONS = """
+SELECT array_agg(coalesce(t.generation, 0) ORDER BY k.n)
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k(tenant, submission_id, item_id, n)
+LEFT JOIN tasks t ON t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = k.tenant
+    AND t.state = 1
+"""
+_QUEUE_CONTROLS = "SELECT queue, state, actor FROM queue_controls ORDER BY queue"
+# One statement, so one snapshot: it adds up whatever is committed meanwhile. A
+# submission without a count was written by a release that did not know the
+# column: its tasks are rows of tasks or, once graded, rows of grades. What has a
+# later generation is a regrade, accepted after the submission.
+_COUNT_TASKS = """
+SELECT accepted.tasks + open.regrades + graded.regrades,
+       open.open, open.dead_lettered, open.cancelled, graded.tasks
+FROM (
+    SELECT coalesce(sum(coalesce(s.task_count,
+        (SELECT count(*) FROM tasks t
+         WHERE t.submission_id = s.submission_id AND t.tenant = s.tenant AND t.generation = 1)
+        + (SELECT count(*) FROM grades g
+           WHERE g.submission_id = s.submission_id AND g.tenant = s.tenant AND g.generation = 1)
+    )), 0)::bigint AS tasks
+    FROM submissions s
+) AS accepted, (
+    SELECT count(*) FILTER (WHERE state = 1) AS open,
+           count(*) FILTER (WHERE state = 2) AS dead_lettered,
+           count(*) FILTER (WHERE state = 3) AS cancelled,
+           count(*) FILTER (WHERE generation > 1) AS regrades
+    FROM tasks
+) AS open, (
+    SELECT count(*) AS tasks, count(*) FILTER (WHERE generation > 1) AS regrades FROM grades
+) AS graded
 """
 
 
 def micros(time: datetime) -> Micros:
     """Whole microseconds since the epoch."""
     return Micros((time - _EPOCH) // _MICROSECOND)
+
+
+def _micros_if(time: datetime | None) -> Micros | None:
+    return None if time is None else micros(time)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
@@ -141,7 +185,7 @@ class SqlCopy:
         rows, tasks, grades = await self._server.run(work)
         found: dict[str, Submission] = {}
         for row in rows:
-            found[row[0]] = Submission(SubmissionRow._make((*row[:9], micros(row[9]))), [], [])
+            found[row[0]] = Submission(_submission_row(row), [], [])
         generations: dict[tuple[str, str], int] = {}
         for row in grades:
             generations[row[0], row[1]] = row[2]
@@ -179,11 +223,33 @@ class SqlCopy:
                 raise page_too_large()
             return await driver.fetch(_OPEN_TASKS, *after, limit)
 
-        return open_tasks(await self._server.run(work))
+        return list(map(open_task, await self._server.run(work)))
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
-        rows = await self._fetch(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit)
+        rows = await self._fetch(
+            *(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit),
+            *(query.course, query.assignment, query.reason, query.given_up_after, query.given_up_before),
+        )
         return [DeadLetter(_task(row), row[8], row[9]) for row in rows]
+
+    async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
+        if not keys:
+            return []
+        arrays = tuple(_columns(keys))
+        return await self._server.run(lambda driver: driver.fetchval(_OPEN_GENERATIONS, *arrays))
+
+    async def queue_controls(self) -> list[QueueControl]:
+        return [QueueControl._make(row) for row in await self._fetch(_QUEUE_CONTROLS)]
+
+
+async def count_tasks(server: Server) -> TaskCounts:
+    """See ports.Shard."""
+    [row] = await server.run(lambda driver: driver.fetch(_COUNT_TASKS))
+    return TaskCounts._make(row)
+
+
+def _submission_row(row: Sequence[Any]) -> SubmissionRow:
+    return SubmissionRow._make((*row[:9], micros(row[9]), _micros_if(row[10]), _micros_if(row[11])))
 
 
 def _task(row: Sequence[Any]) -> Task:
@@ -195,9 +261,9 @@ def tasks_of(rows: Iterable[Sequence[Any]]) -> list[Task]:
     return [_task(row) for row in rows]
 
 
-def open_tasks(rows: Iterable[Sequence[Any]]) -> list[OpenTask]:
-    """Rows with the columns of OpenTask, in its order."""
-    return [OpenTask._make((*row[:8], micros(row[8]))) for row in rows]
+def open_task(row: Sequence[Any]) -> OpenTask:
+    """A row that begins with the columns of OpenTask, in its order."""
+    return OpenTask._make((*row[:8], micros(row[8]), _micros_if(row[9]), _micros_if(row[10])))
 
 
 def _assignments(rows: Iterable[Sequence[Any]]) -> list[Assignment]:

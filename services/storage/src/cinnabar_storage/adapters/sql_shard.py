@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-from cinnabar_storage.adapters import sql_assignments, sql_writes
-from cinnabar_storage.adapters.sql_reads import SqlCopy
+from cinnabar_storage.adapters import sql_assignments, sql_operations, sql_writes
+from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.ports import Copy
@@ -24,8 +24,11 @@ from cinnabar_storage.records import (
     NewSubmission,
     OpenTask,
     Outcome,
+    QueueControl,
+    RedriveResult,
     SubmissionKey,
     Task,
+    TaskCounts,
     TaskKey,
 )
 from cinnabar_storage.replicas import Rotation
@@ -44,6 +47,7 @@ class SqlShard:
         primary: Server,
         replicas: Sequence[Server],
         watch: ReplicaWatch,
+        counting: Sequence[Server],
         *,
         position_wait_seconds: float,
     ) -> None:
@@ -52,6 +56,7 @@ class SqlShard:
         self._primary = SqlCopy(primary, authoritative=True)
         self._replicas = [SqlCopy(replica, authoritative=False) for replica in replicas]
         self._watch = watch
+        self._counting = counting
         self._position_wait_seconds = position_wait_seconds
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
@@ -89,12 +94,25 @@ class SqlShard:
         return await sql_writes.commit_outcomes(self._server, outcomes)
 
     async def cancel_submissions(self, keys: Sequence[SubmissionKey], actor: str) -> tuple[list[Task], Lsn]:
-        return await sql_writes.cancel_submissions(self._server, keys, actor)
+        return await sql_operations.cancel_submissions(self._server, keys, actor)
 
     async def redrive_tasks(
         self, tenant: str, keys: Sequence[TaskKey], actor: str
-    ) -> tuple[list[OpenTask], Lsn]:
-        return await sql_writes.redrive_tasks(self._server, tenant, keys, actor)
+    ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
+        return await sql_operations.redrive_tasks(self._server, tenant, keys, actor)
+
+    async def count_tasks(self) -> TaskCounts:
+        replica = self._watch.rotation.choose(Lsn(0))
+        if replica is not None:
+            try:
+                return await count_tasks(self._counting[1 + replica])
+            except DependencyUnavailable:
+                # Not lost for others: a count that takes too long says nothing of short reads.
+                log.debug("replica does not count, asking the primary", extra={"shard": self._name})
+        return await count_tasks(self._counting[0])
+
+    async def set_queue_control(self, control: QueueControl) -> None:
+        await sql_operations.set_queue_control(self._server, control)
 
     async def create_assignment(self, revision: NewRevision) -> tuple[Assignment, Lsn]:
         return await sql_assignments.create_assignment(self._server, revision)
@@ -206,12 +224,14 @@ async def _answer(driver: Driver) -> None:
 async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> AsyncGenerator[SqlShard]:
     """A shard that is watched for the length of the block. ``urls``: the primary's, then the replicas'."""
 
-    def server(url: str, name: str, pool_size: int, statement_seconds: float) -> Server:
+    def server(
+        url: str, name: str, pool_size: int, statement_seconds: float, wait_seconds: float | None = None
+    ) -> Server:
         return Server(
             url,
             name=name,
             pool_size=pool_size,
-            pool_wait_seconds=config.pool_wait_seconds,
+            pool_wait_seconds=wait_seconds or config.pool_wait_seconds,
             connect_seconds=config.connect_seconds,
             statement_seconds=statement_seconds,
         )
@@ -228,11 +248,19 @@ async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> A
             server(url, f"{name}.watch", 1, config.replica_statement_seconds)
             for url, name in zip(urls, names, strict=True)
         ]
-        for opened in (primary, *replicas, *watched):
+        # So does counting, which takes its time: one at once, the next waits for it.
+        counting = [
+            server(url, f"{name}.count", 1, config.count_seconds, config.count_seconds)
+            for url, name in zip(urls, names, strict=True)
+        ]
+        for opened in (primary, *replicas, *watched, *counting):
             await exits.enter_async_context(opened)
         rotation = Rotation(
             len(replicas), max_lag_seconds=config.replica_max_lag_seconds, clock=SystemClock()
         )
         watch = ReplicaWatch(index, watched[0], watched[1:], rotation, config.replica_poll_seconds)
         await exits.enter_async_context(watch.running())
-        yield SqlShard(index, primary, replicas, watch, position_wait_seconds=config.position_wait_seconds)
+        yield SqlShard(
+            *(index, primary, replicas, watch, counting),
+            position_wait_seconds=config.position_wait_seconds,
+        )

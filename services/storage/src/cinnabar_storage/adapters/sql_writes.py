@@ -1,4 +1,4 @@
-"""Writes of submissions and tasks of one shard: one statement each, its own transaction, without a BEGIN."""
+"""New submissions and outcomes of one shard: one statement each, its own transaction, without a BEGIN."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from cinnabar_storage.adapters.sql_reads import open_tasks, tasks_of
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.records import (
     CommitResult,
@@ -16,31 +15,31 @@ from cinnabar_storage.records import (
     Graded,
     Lsn,
     NewSubmission,
-    OpenTask,
     Outcome,
-    SubmissionKey,
-    Task,
-    TaskKey,
 )
 
 # Null when everything was new, so that the usual answer is one null, not 500 ids.
 _CREATE = """
 WITH fresh AS (
     INSERT INTO submissions (submission_id, tenant, course, assignment, revision_id, author, request_id,
-                             fingerprint, priority, answers, max_score, create_time)
+                             fingerprint, priority, answers, max_score, create_time, grade_after, grade_by,
+                             task_count)
     SELECT submission_id, tenant, course, assignment, revision_id, author, request_id,
            fingerprint, priority, answers, max_score,
-           timestamptz 'epoch' + create_time * interval '1 microsecond'
+           timestamptz 'epoch' + create_time * interval '1 microsecond',
+           timestamptz 'epoch' + grade_after * interval '1 microsecond',
+           timestamptz 'epoch' + grade_by * interval '1 microsecond', task_count
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                $8::bytea[], $9::int[], $10::bytea[], $11::float8[], $12::bigint[])
+                $8::bytea[], $9::int[], $10::bytea[], $11::float8[], $12::bigint[], $13::bigint[],
+                $14::bigint[], $15::int[])
         AS given(submission_id, tenant, course, assignment, revision_id, author, request_id,
-                 fingerprint, priority, answers, max_score, create_time)
+                 fingerprint, priority, answers, max_score, create_time, grade_after, grade_by, task_count)
     ON CONFLICT DO NOTHING
     RETURNING submission_id, tenant
 ), opened AS (
     INSERT INTO tasks (submission_id, item_id, tenant, queue, state, generation, fence)
     SELECT given.submission_id, given.item_id, fresh.tenant, given.queue, 1, 1, 0
-    FROM unnest($13::text[], $14::text[], $15::text[]) AS given(submission_id, item_id, queue)
+    FROM unnest($16::text[], $17::text[], $18::text[]) AS given(submission_id, item_id, queue)
     JOIN fresh ON fresh.submission_id = given.submission_id
 )
 SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
@@ -112,46 +111,12 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(tenant, submissi
 JOIN grades g ON g.submission_id = k.submission_id AND g.item_id = k.item_id
     AND g.generation = k.generation AND g.tenant = k.tenant
 """
-_CANCEL = """
-WITH cancelled AS (
-    UPDATE tasks t SET state = 3, update_time = now()
-    FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-    WHERE t.submission_id = k.submission_id AND t.tenant = k.tenant AND t.state = 1
-    RETURNING t.*
-), audited AS (
-    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
-    SELECT tenant, $3, 'cancel', submission_id, item_id, generation, '' FROM cancelled
-)
-SELECT submission_id, item_id, queue, generation, state, reason, attempts, update_time FROM cancelled
-"""
-_REDRIVE = """
-WITH opened AS (
-    UPDATE tasks t SET state = 1, reason = '', attempts = 0, update_time = now()
-    FROM unnest($2::text[], $3::text[]) AS k(submission_id, item_id)
-    WHERE t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1 AND t.state = 2
-    RETURNING t.*
-), audited AS (
-    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
-    SELECT tenant, $4, 'redrive', submission_id, item_id, generation, '' FROM opened
-)
-SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
-       s.priority, s.revision_id, s.answers, s.create_time
-FROM opened t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
-"""
 
 
 async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
     """See ports.Shard."""
     first, again = _first_of_each(rows)
-    columns = tuple(zip(*(rows[index] for index in first), strict=True))
-    ids: list[str] = []
-    items: list[str] = []
-    queues: list[str] = []
-    for submission_id, tasks in zip(columns[0], columns[12], strict=True):
-        for item_id, queue in tasks:
-            ids.append(submission_id)
-            items.append(item_id)
-            queues.append(queue)
+    columns = _columns([rows[index] for index in first])
     created = CreateStatus.CREATED
     results = [Created(created, row.submission_id) for row in rows]
 
@@ -162,7 +127,7 @@ async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> t
     async def work(driver: Driver) -> Lsn:
         nonlocal known
         if known is None:
-            fresh: list[str] | None = await driver.fetchval(_CREATE, *columns[:12], ids, items, queues)
+            fresh: list[str] | None = await driver.fetchval(_CREATE, *columns) if first else None
             stored = None if fresh is None else set(fresh)
             known = again + [
                 index for index in first if stored is not None and rows[index].submission_id not in stored
@@ -175,8 +140,28 @@ async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> t
     return results, await server.run(work)
 
 
+def _columns(rows: Sequence[NewSubmission]) -> list[Sequence[Any]]:
+    """The arguments of _CREATE."""
+    if not rows:
+        return []
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    ids: list[str] = []
+    items: list[str] = []
+    queues: list[str] = []
+    for submission_id, tasks in zip(columns[0], columns[12], strict=True):
+        for item_id, queue in tasks:
+            ids.append(submission_id)
+            items.append(item_id)
+            queues.append(queue)
+    task_counts = list(map(len, columns[12]))
+    return [*columns[:12], *columns[13:15], task_counts, ids, items, queues]
+
+
 def _first_of_each(rows: Sequence[NewSubmission]) -> tuple[list[int], list[int]]:
-    """Indexes of the rows to insert, and of those whose id or request id came earlier in the batch.
+    """Indexes of the rows to insert, and of those to look up only.
+
+    The latter have an id or a request id that came earlier in the batch, or are
+    there to look for it.
 
     The first are in the order of their request ids, so that two batches with
     the same requests meet in the same order and do not deadlock.
@@ -187,7 +172,7 @@ def _first_of_each(rows: Sequence[NewSubmission]) -> tuple[list[int], list[int]]
     requests: dict[tuple[str, str, str], int] = {}
     for index, row in enumerate(rows):
         request = None if row.request_id is None else (row.tenant, row.author, row.request_id)
-        if row.submission_id in ids or (request is not None and request in requests):
+        if row.existing_only or row.submission_id in ids or (request is not None and request in requests):
             again.append(index)
             continue
         ids.add(row.submission_id)
@@ -225,7 +210,13 @@ def _settle(
     by_id = {holder[0]: holder for holder in holders if not holder[2]}
     by_request = {holder[0]: holder for holder in holders if holder[2]}
     for index in known:
-        holder = by_request.get(index) or by_id.get(index)
+        if rows[index].existing_only:
+            holder = by_request.get(index)
+            if holder is None:
+                results[index] = Created(CreateStatus.ABSENT, rows[index].submission_id)
+                continue
+        else:
+            holder = by_request.get(index) or by_id.get(index)
         if holder is None:  # the id is another tenant's, of whom nothing may be told
             results[index] = Created(CreateStatus.CONFLICT, rows[index].submission_id)
         else:
@@ -294,27 +285,3 @@ async def _classify(
     graded = {(row[0], row[1], row[2]) for row in rows}
     for index, key in zip(refused, keys, strict=True):
         results[index] = CommitResult.ALREADY_GRADED if key[1:4] in graded else CommitResult.SUPERSEDED
-
-
-async def cancel_submissions(
-    server: Server, keys: Sequence[SubmissionKey], actor: str
-) -> tuple[list[Task], Lsn]:
-    """See ports.Shard."""
-
-    async def work(driver: Driver) -> tuple[list[Task], Lsn]:
-        rows = await driver.fetch(_CANCEL, *zip(*sorted(keys), strict=True), actor)
-        return tasks_of(rows), await flushed(driver)
-
-    return await server.run(work)
-
-
-async def redrive_tasks(
-    server: Server, tenant: str, keys: Sequence[TaskKey], actor: str
-) -> tuple[list[OpenTask], Lsn]:
-    """See ports.Shard."""
-
-    async def work(driver: Driver) -> tuple[list[OpenTask], Lsn]:
-        rows = await driver.fetch(_REDRIVE, tenant, *zip(*sorted(keys), strict=True), actor)
-        return open_tasks(rows), await flushed(driver)
-
-    return await server.run(work)

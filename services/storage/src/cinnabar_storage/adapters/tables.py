@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -77,6 +78,10 @@ submissions = Table(
     Column("answers", LargeBinary, nullable=False),
     Column("max_score", Double, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("grade_after", DateTime(timezone=True)),
+    Column("grade_by", DateTime(timezone=True)),
+    # Tasks that it was accepted with; null when a release wrote it that did not know the column.
+    Column("task_count", Integer),
     PrimaryKeyConstraint("submission_id", name="submissions_pkey"),
     # An instructor's list of an assignment, and a student's own.
     Index("submissions_by_assignment", "tenant", "course", "assignment", "submission_id"),
@@ -108,6 +113,8 @@ tasks = Table(
     Column("reason", Text, nullable=False, server_default=text("''")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     _time("update_time"),
+    # An operator redrove it when the submission's grade_by had passed: it has no deadline any more.
+    Column("deadline_lifted", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("submission_id", "item_id", name="tasks_pkey"),
     Index(
         "tasks_dead_lettered",
@@ -139,6 +146,17 @@ grades = Table(
     Column("fence", BigInteger, nullable=False),
     _time("create_time"),
     PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
+)
+
+# What operators want of queues, which span the shards: only the table of shard 0 is used.
+queue_controls = Table(
+    "queue_controls",
+    metadata,
+    _id("queue"),
+    Column("state", Integer, nullable=False),
+    _id("actor"),
+    _time("update_time"),
+    PrimaryKeyConstraint("queue", name="queue_controls_pkey"),
 )
 
 audit = Table(
