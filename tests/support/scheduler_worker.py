@@ -35,14 +35,18 @@ class StreamEnded(AssertionError):
 class ScriptedWorker:
     """Collects all that arrives; ``until`` waits for it."""
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[pb.WorkRequest, pb.WorkResponse]", name: str) -> None:
+    def __init__(
+        self, call: "grpc.aio.StreamStreamCall[pb.WorkRequest, pb.WorkResponse]", name: str, *, beats: bool
+    ) -> None:
         self.call = call
         self.name = name
+        self.beats = beats
         self.welcome: pb.Welcome | None = None
         self.leased: list[pb.LeasedTask] = []
         self.items: dict[str, Item] = {}
         self.receipts: dict[str, pb.Receipt.Result.ValueType] = {}
         self.cancelled: set[str] = set()
+        self.pulses = 0
         self.ended: BaseException | None = None
         self.done = False
         self._changed = asyncio.Condition()
@@ -110,7 +114,9 @@ class ScriptedWorker:
                 async with self._changed:
                     self._take_in(message)
                     self._changed.notify_all()
-        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                if self.beats and message.HasField("pulse"):  # alive, but without a word for its leases
+                    await self.heartbeat([])
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
             self.ended = error
         finally:
             async with self._changed:
@@ -128,6 +134,8 @@ class ScriptedWorker:
                 self.receipts |= {one.lease_token: one.result for one in message.receipts.receipts}
             case "cancellations":
                 self.cancelled |= set(message.cancellations.lease_tokens)
+            case "pulse":
+                self.pulses += 1
             case None:
                 raise AssertionError("a message that says nothing")
 
@@ -148,11 +156,14 @@ def released(token: str) -> pb.Outcome:
 
 
 @asynccontextmanager
-async def worker(target: str, name: str = "w1") -> AsyncGenerator[ScriptedWorker]:
-    """A connected worker that has said nothing yet; its connection dies with the block."""
+async def worker(target: str, name: str = "w1", *, beats: bool = True) -> AsyncGenerator[ScriptedWorker]:
+    """A connected worker that has said nothing yet; its connection dies with the block.
+
+    It answers every pulse with a heartbeat that names no lease, unless ``beats`` is False.
+    """
     async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = WorkServiceStub(channel).Work()
-        scripted = ScriptedWorker(call, name)
+        scripted = ScriptedWorker(call, name, beats=beats)
         reader = asyncio.create_task(scripted._read(), name=f"read-{name}")  # pyright: ignore[reportPrivateUsage]
         try:
             yield scripted

@@ -9,7 +9,8 @@ from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.outcomes import Outcomes
-from cinnabar_scheduler.work_service import MAX_UNREAD, WorkService
+from cinnabar_scheduler.service_times import ServiceTimes
+from cinnabar_scheduler.work_service import MAX_UNREAD, Terms, WorkService
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
 
 
@@ -36,7 +37,8 @@ async def test_a_worker_that_does_not_read_is_not_read_from() -> None:
     queue, store, bus = MemoryQueue(clock=SystemClock()), MemoryStore(), RecordingBus()
     outcomes = Outcomes(queue, store, bus, bus.changed.append, bus.cancelled.extend)
     dispatcher = Dispatcher(queue, ItemSource(store), lambda leases: None)
-    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), lease_seconds=15, max_credits=10)
+    terms = Terms(lease_seconds=15, max_credits=10)
+    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes())
     context = Deaf()
     handler = asyncio.ensure_future(service.Work(None, cast("Any", context)))
     await context.writing.wait()

@@ -29,8 +29,10 @@ from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
 from cinnabar_scheduler.recovery import Recovery
 from cinnabar_scheduler.refusals import Refusals
+from cinnabar_scheduler.service_times import ServiceTimes
+from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import LeaseToken, RetryPolicy
-from cinnabar_scheduler.work_service import WorkService
+from cinnabar_scheduler.work_service import Terms, WorkService
 
 
 @asynccontextmanager
@@ -59,7 +61,8 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         followers = Followers()
         refusals = Refusals()
         leaving = asyncio.Event()
-        dispatcher = Dispatcher(queue, ItemSource(store), refusals.add)
+        tally, times = Tally(), ServiceTimes()
+        dispatcher = Dispatcher(queue, ItemSource(store), refusals.add, tally)
 
         def cancelled(tokens: Sequence[LeaseToken]) -> None:
             dispatcher.cancel(tokens)
@@ -73,7 +76,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             on_cancelled=cancelled,
         )
         outcomes = await stack.enter_async_context(
-            Outcomes(queue, store, bus, followers.tell, cancelled).running()
+            Outcomes(queue, store, bus, followers.tell, cancelled, tally=tally).running()
         )
         enqueues = await stack.enter_async_context(enqueue_coalescer(queue, dispatcher).running())
         await stack.enter_async_context(dispatcher.running())
@@ -93,8 +96,12 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             dispatcher,
             outcomes,
             leaving,
-            lease_seconds=config.lease_seconds,
-            max_credits=config.max_credits,
+            Terms(
+                lease_seconds=config.lease_seconds,
+                max_credits=config.max_credits,
+                silence_limit_seconds=config.silence_limit_seconds,
+            ),
+            times,
         )
 
         def register(server: grpc.aio.Server) -> None:

@@ -19,6 +19,8 @@ class SchedulerConfig:
     max_failures: int = 4
     max_faults: int = 6
     max_credits: int = 4096
+    silence_limit_seconds: float = 60.0
+    metrics_listen: str = ""
     sweep_seconds: float = 10.0
     storage_timeout_seconds: float = 5.0
     redis_timeout_seconds: float = 2.0
@@ -26,6 +28,8 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         if self.lease_seconds < 1:
             raise ValueError("SCHEDULER_LEASE_SECONDS must be at least 1")
+        if self.silence_limit_seconds < self.lease_seconds:
+            raise ValueError("SCHEDULER_SILENCE_LIMIT_SECONDS must be at least SCHEDULER_LEASE_SECONDS")
         if self.max_failures < 1 or self.max_faults < 1:
             raise ValueError("SCHEDULER_MAX_FAILURES and SCHEDULER_MAX_FAULTS must be at least 1")
         if not 0 < self.backoff_base_seconds <= self.backoff_cap_seconds:

@@ -44,6 +44,7 @@ _RECEIPTS = {
     Fate.STALE_LEASE: work_pb.Receipt.STALE_LEASE,
     Fate.ALREADY_GRADED: work_pb.Receipt.ALREADY_GRADED,
     Fate.SUPERSEDED: work_pb.Receipt.SUPERSEDED,
+    Fate.REJECTED: work_pb.Receipt.REJECTED,
 }
 
 
@@ -154,11 +155,6 @@ def failure(outcome: work_pb.Outcome) -> Failure:
 def receipt(token: str, fate: Fate) -> work_pb.Receipt:
     """The answer to one outcome."""
     return work_pb.Receipt(lease_token=token, result=_RECEIPTS[fate])
-
-
-def rejected(token: str) -> work_pb.Receipt:
-    """The answer to an outcome that is malformed."""
-    return work_pb.Receipt(lease_token=token, result=work_pb.Receipt.REJECTED)
 
 
 def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Iterator[work_pb.WorkResponse]:

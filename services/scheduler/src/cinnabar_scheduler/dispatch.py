@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.ports import Queue, QueueUnavailable, StoreUnavailable
 from cinnabar_scheduler.session import WorkerSession
+from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import Lease, LeaseToken, QueueName, Why
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Attachment:
 
     def hand(self, leases: list[Lease], items: dict[str, bytes]) -> None:
         """Grants leases and sends them with the items that the stream has not carried."""
-        self.session.grant(leases)
+        self.session.grant(leases, time.monotonic())
         if len(self._seen) > MAX_SEEN_ITEMS:
             self._seen.clear()
         fresh = {lease.item_key for lease in leases} - self._seen
@@ -65,10 +66,17 @@ class Dispatcher:
     ``unknown_item`` is told of leases whose item storage does not have.
     """
 
-    def __init__(self, queue: Queue, items: ItemSource, unknown_item: Callable[[list[Lease]], None]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        items: ItemSource,
+        unknown_item: Callable[[list[Lease]], None],
+        tally: Tally | None = None,
+    ) -> None:
         self._queue = queue
         self._items = items
         self._unknown_item = unknown_item
+        self._tally = tally or Tally()
         self._attached: list[Attachment] = []
         self._wakes: dict[QueueName, asyncio.Event] = {}
         self._loops: dict[QueueName, asyncio.Task[None]] = {}
@@ -162,7 +170,7 @@ class Dispatcher:
             log.warning("queue changed", extra={"available": available, "cause": reason})
 
     def _credits(self, queue: QueueName) -> int:
-        return sum(attached.session.credits.get(queue, 0) for attached in self._attached)
+        return sum(attached.session.open_credits(queue) for attached in self._attached)
 
     async def _hand_out(self, queue: QueueName, leases: list[Lease]) -> bool:
         try:
@@ -183,7 +191,7 @@ class Dispatcher:
 
     def _share(self, queue: QueueName, leases: list[Lease], items: dict[str, bytes]) -> list[Lease]:
         """Deals leases out in proportion to credits; returns those left by workers that left meanwhile."""
-        takers = [attached for attached in self._attached if attached.session.credits.get(queue, 0) > 0]
+        takers = [attached for attached in self._attached if attached.session.open_credits(queue) > 0]
         takers.sort(key=lambda attached: attached.session.credits[queue], reverse=True)
         credits = sum(attached.session.credits[queue] for attached in takers)
         start = 0
@@ -196,6 +204,7 @@ class Dispatcher:
                 taker.hand(leases[start : start + share], items)
                 start += share
                 left -= share
+        self._tally.leased[queue] += start
         return leases[start:]
 
     async def _return(self, queue: QueueName, leases: list[Lease]) -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 from cinnabar_common.coalescer import Coalescer
 from cinnabar_common.errors import DependencyUnavailable, Overloaded
 from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable, Store, StoreUnavailable
+from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import (
     Committed,
     DeadLetter,
@@ -45,6 +46,7 @@ class Fate(Enum):
     STALE_LEASE = "stale lease"
     ALREADY_GRADED = "already graded"
     SUPERSEDED = "superseded"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Outcomes:
         on_cancelled: Callable[[Sequence[LeaseToken]], None],
         *,
         patience_seconds: float = COMMIT_PATIENCE_SECONDS,
+        tally: Tally | None = None,
     ) -> None:
         self._queue = queue
         self._store = store
@@ -81,6 +84,7 @@ class Outcomes:
         self._on_changed = on_changed
         self._on_cancelled = on_cancelled
         self._patience = patience_seconds
+        self._tally = tally or Tally()
         self._commits = Coalescer[tuple[QueueName, FencedOutcome], Committed](
             self._commit, name="scheduler.commits", max_batch=1000, lanes=2
         )
@@ -102,21 +106,38 @@ class Outcomes:
             if result is Committed.UNAVAILABLE
         ]
         await self._give_back(lost, Why.RETURNED)
-        return [_FATES[result] for result in results]
+        fates = [_FATES[result] for result in results]
+        self._count([lease for lease, _ in graded], fates)
+        return fates
 
     async def fail(self, worker: str, failed: Sequence[tuple[Lease, Failure]]) -> list[Fate]:
         """Counts failures told by a grader: a retry after backoff, or a dead letter."""
-        return await self._attempted(worker, failed, Why.FAILED)
+        fates = await self._attempted(worker, failed, Why.FAILED)
+        self._count([lease for lease, _ in failed], fates)
+        return fates
+
+    async def reject(self, worker: str, malformed: Sequence[tuple[Lease, Failure]]) -> None:
+        """The same for outcomes that are none; all of them are REJECTED."""
+        await self._attempted(worker, malformed, Why.FAILED)
+        self._count([lease for lease, _ in malformed], [Fate.REJECTED] * len(malformed))
+
+    def stale(self, count: int) -> None:
+        """So many outcomes were reported under tokens that their worker does not hold."""
+        if count:
+            self._tally.outcomes["", Fate.STALE_LEASE.value] += count
 
     async def lose(self, worker: str, leases: Sequence[Lease]) -> None:
         """The worker's stream is gone: its tasks go back at once, counted as faults of the system."""
         failure = Failure(f"worker {worker} was lost")
         await self._attempted(worker, [(lease, failure) for lease in leases], Why.FAULT)
+        self._tally.lost.update(lease.queue for lease in leases)
 
     async def release(self, leases: Sequence[Lease]) -> list[Fate]:
         """Handed back unworked."""
         await self._give_back(leases, Why.RETURNED)
-        return [Fate.RETURNED] * len(leases)
+        fates = [Fate.RETURNED] * len(leases)
+        self._count(leases, fates)
+        return fates
 
     async def expire(self, queue: QueueName, expired: Sequence[ExpiredLease]) -> None:
         """Leases out of time: their tasks go back, counted as faults of the system."""
@@ -125,7 +146,13 @@ class Outcomes:
         ]
         failure = Failure("the lease expired without a heartbeat")
         await self._attempted("scheduler", [(lease, failure) for lease in leases], Why.FAULT)
+        self._tally.expired[queue] += len(leases)
         await self._cancel([lease.token for lease in leases])
+
+    def _count(self, leases: Sequence[Lease], fates: Sequence[Fate]) -> None:
+        self._tally.outcomes.update(
+            (lease.queue, fate.value) for lease, fate in zip(leases, fates, strict=True)
+        )
 
     async def _attempted(self, worker: str, failed: Sequence[tuple[Lease, Failure]], why: Why) -> list[Fate]:
         verdicts = await self._give_back([lease for lease, _ in failed], why)
@@ -145,6 +172,7 @@ class Outcomes:
     async def _bury(self, worker: str, given_up: Sequence[tuple[Lease, str, int]]) -> None:
         if not given_up:
             return
+        self._tally.given_up.update(lease.queue for lease, _, _ in given_up)
         for lease, reason, attempts in given_up:
             log.warning(
                 "task given up",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer
@@ -17,7 +21,8 @@ from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Attachment, Delivery, Dispatcher
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.ports import Queue, QueueUnavailable
-from cinnabar_scheduler.session import ProtocolViolation, WorkerSession
+from cinnabar_scheduler.service_times import ServiceTimes
+from cinnabar_scheduler.session import HELLO_SECONDS, ProtocolViolation, WorkerSession
 from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName
 
 log = logging.getLogger(__name__)
@@ -26,6 +31,12 @@ MAX_REPORTS_IN_FLIGHT = 16
 # A worker that does not read is not read from either.
 MAX_UNREAD = 64
 HEARTBEATS_PER_LEASE = 3
+# A worker that has said nothing for so many heartbeat intervals gets no new leases until it speaks.
+QUIET_INTERVALS = 2
+# Silence is counted in steps of so many to an interval, and of a second at most, by this process being
+# awake: one that was stopped itself does not blame the workers for it.
+STEPS_PER_INTERVAL = 4
+LONGEST_STEP_SECONDS = 1.0
 # A status cannot be sent while a message is: the last one gets so long to go out.
 LAST_WRITE_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
@@ -42,6 +53,30 @@ class _Report:
     released: list[Lease] = field(default_factory=list[Lease])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a worker agrees to by its hello."""
+
+    lease_seconds: float
+    max_credits: int
+    silence_limit_seconds: float = 60.0
+    hello_seconds: float = HELLO_SECONDS
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often both sides are to speak."""
+        return self.lease_seconds / HEARTBEATS_PER_LEASE
+
+    def session(self) -> WorkerSession:
+        """A new session on these terms."""
+        return WorkerSession(
+            self.max_credits,
+            quiet_seconds=QUIET_INTERVALS * self.heartbeat_seconds,
+            silence_limit_seconds=self.silence_limit_seconds,
+            hello_seconds=self.hello_seconds,
+        )
+
+
 class WorkService(WorkServiceServicer):
     """Speaks the protocol of work_service.proto; knows nothing of Redis or storage.
 
@@ -54,24 +89,23 @@ class WorkService(WorkServiceServicer):
         dispatcher: Dispatcher,
         outcomes: Outcomes,
         leaving: asyncio.Event,
-        *,
-        lease_seconds: float,
-        max_credits: int,
+        terms: Terms,
+        times: ServiceTimes,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._leaving = leaving
-        self._lease_seconds = lease_seconds
-        self._max_credits = max_credits
+        self._terms = terms
+        self._times = times
 
     async def Work(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self, request_iterator: object, context: Context
     ) -> None:
         stream = _WorkStream(
-            self._queue, self._dispatcher, self._outcomes, context, self._leaving, self._lease_seconds
+            self._queue, self._dispatcher, self._outcomes, context, self._leaving, self._terms, self._times
         )
-        await stream.run(WorkerSession(self._max_credits))
+        await stream.run(self._terms.session())
 
 
 class _WorkStream:
@@ -82,14 +116,17 @@ class _WorkStream:
         outcomes: Outcomes,
         context: Context,
         leaving: asyncio.Event,
-        lease_seconds: float,
+        terms: Terms,
+        times: ServiceTimes,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._context = context
         self._leaving = leaving
-        self._lease_seconds = lease_seconds
+        self._terms = terms
+        self._times = times
+        self._listening = False
         # Bounded by credits, by MAX_REPORTS_IN_FLIGHT and by MAX_UNREAD: nobody can put more in it.
         self._outbox: asyncio.Queue[Delivery | pb.WorkResponse | None] = asyncio.Queue()
         self._room = asyncio.Event()
@@ -102,28 +139,27 @@ class _WorkStream:
                 writer = group.create_task(self._write(session), name="work-writer")
                 keeper = group.create_task(self._keep(session), name="work-keeper")
                 leaving = group.create_task(self._leaving.wait(), name="work-leaving")
+                watch = group.create_task(self._watch(session), name="work-watch")
                 async with asyncio.TaskGroup() as reports:
                     reader = reports.create_task(self._read(session, attachment, reports), name="work-reader")
-                    await asyncio.wait((reader, leaving), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((reader, leaving, watch), return_when=asyncio.FIRST_COMPLETED)
                     reader.cancel()
                     self._dispatcher.detach(attachment)
+                violation = next((result for task in (reader, watch) if (result := _result(task))), None)
                 leaving.cancel()
+                watch.cancel()
                 keeper.cancel()
                 self._outbox.put_nowait(None)
-                await asyncio.wait(
-                    (writer,), timeout=LAST_WRITE_SECONDS if self._ends_early(reader) else None
-                )
+                ends_early = self._leaving.is_set() or violation is not None or reader.cancelled()
+                await asyncio.wait((writer,), timeout=LAST_WRITE_SECONDS if ends_early else None)
                 writer.cancel()
-            if not reader.cancelled() and (violation := reader.result()) is not None:
+            if violation is not None:
                 raise violation
             if self._leaving.is_set():
                 raise DependencyUnavailable("scheduler")
         finally:
             self._dispatcher.detach(attachment)
             await self._let_go(session)
-
-    def _ends_early(self, reader: asyncio.Task[WorkerProtocolViolation | None]) -> bool:
-        return self._leaving.is_set() or reader.cancelled() or reader.result() is not None
 
     async def _let_go(self, session: WorkerSession) -> None:
         lost = [*session.held.values(), *session.committing.values()]
@@ -139,9 +175,13 @@ class _WorkStream:
         self, session: WorkerSession, attachment: Attachment, reports: asyncio.TaskGroup
     ) -> WorkerProtocolViolation | None:
         """Reads until the worker half-closes, or breaks the protocol: that is returned, not raised."""
-        while (request := await self._context.read()) is not grpc.aio.EOF:
-            assert isinstance(request, pb.WorkRequest)
+        while True:
             try:
+                request = await self._next()
+                if request is None:
+                    return None
+                if session.heard():
+                    self._wake(session)
                 match request.WhichOneof("event"):
                     case "hello":
                         session.hello(*convert.hello(request.hello))
@@ -158,7 +198,7 @@ class _WorkStream:
                     case "report":
                         if len(request.report.outcomes) > convert.MAX_OUTCOMES:
                             raise ProtocolViolation(f"at most {convert.MAX_OUTCOMES} outcomes in a report")
-                        report = _sorted(session, request.report)
+                        report = self._taken_over(session, request.report)
                         await self._slots.acquire()
                         reports.create_task(self._settle(session, report), name="work-report")
                     case None:
@@ -168,15 +208,57 @@ class _WorkStream:
             while self._outbox.qsize() > MAX_UNREAD:
                 self._room.clear()
                 await self._room.wait()
-        return None
+
+    async def _next(self) -> pb.WorkRequest | None:
+        """The next message, None at the end of the stream. ProtocolViolation when it is none."""
+        self._listening = True
+        try:
+            request = await self._context.read()
+        except DecodeError as error:
+            raise ProtocolViolation("a message is a WorkRequest") from error
+        finally:
+            self._listening = False
+        if request is grpc.aio.EOF:
+            return None
+        assert isinstance(request, pb.WorkRequest)
+        return request
+
+    def _wake(self, session: WorkerSession) -> None:
+        """The worker was quiet and is not any more: its credits count again."""
+        log.info("worker speaks again", extra={"worker": session.worker})
+        for queue, credits in session.credits.items():
+            if credits:
+                self._dispatcher.wake(queue)
+
+    async def _watch(self, session: WorkerSession) -> WorkerProtocolViolation:
+        """Says that this side lives; returns when the other one has said nothing for too long.
+
+        Time in which this side does not listen is not counted.
+        """
+        interval = self._terms.heartbeat_seconds
+        step = min(LONGEST_STEP_SECONDS, interval / STEPS_PER_INTERVAL)
+        for number in itertools.count(1):
+            await asyncio.sleep(step)
+            was_quiet = session.quiet
+            if self._listening:
+                try:
+                    session.elapse(step)
+                except ProtocolViolation as violation:
+                    return WorkerProtocolViolation(violation.rule)
+            if session.quiet and not was_quiet:
+                log.info("worker says nothing", extra={"worker": session.worker})
+            # Whatever else waits to be written is a proof of life too.
+            if session.worker and number % math.ceil(interval / step) == 0 and self._outbox.empty():
+                self._outbox.put_nowait(pb.WorkResponse(pulse=pb.Pulse()))
+        raise AssertionError("counting ends")
 
     def _welcome(self, session: WorkerSession) -> pb.WorkResponse:
-        lease, heartbeat = Duration(), Duration()
-        lease.FromMilliseconds(int(self._lease_seconds * 1000))
-        heartbeat.FromMilliseconds(int(self._lease_seconds * 1000 / HEARTBEATS_PER_LEASE))
         return pb.WorkResponse(
             welcome=pb.Welcome(
-                lease_duration=lease, heartbeat_interval=heartbeat, max_credits=session.max_credits
+                lease_duration=_duration(self._terms.lease_seconds),
+                heartbeat_interval=_duration(self._terms.heartbeat_seconds),
+                max_credits=session.max_credits,
+                silence_limit=_duration(self._terms.silence_limit_seconds),
             )
         )
 
@@ -202,10 +284,41 @@ class _WorkStream:
     async def _keep(self, session: WorkerSession) -> None:
         """Extends leases whose worker cannot: it has let go of them, or is not being read."""
         while True:
-            await asyncio.sleep(self._lease_seconds / HEARTBEATS_PER_LEASE)
+            await asyncio.sleep(self._terms.heartbeat_seconds)
             await self._extend(list(session.committing.values()))
             if self._slots.locked():
                 await self._extend(list(session.held.values()))
+
+    def _taken_over(self, session: WorkerSession, report: pb.Report) -> _Report:
+        """Takes the leases of a report over from its worker. Raises ProtocolViolation before the hello."""
+        result = _Report()
+        now = time.monotonic()
+        worked: dict[QueueName, list[float]] = defaultdict(list)
+        for outcome in report.outcomes:
+            lease = session.finish(outcome.lease_token)
+            if lease is None:
+                result.receipts.append(convert.receipt(outcome.lease_token, Fate.STALE_LEASE))
+                continue
+            kind = outcome.WhichOneof("result")
+            if kind == "released":
+                result.released.append(lease)
+                continue
+            worked[lease.queue].append(now - session.taken_at(lease.token))
+            match kind:
+                case "grade":
+                    verdict = convert.grade(outcome)
+                    if isinstance(verdict, Grade):
+                        result.graded.append((lease, verdict))
+                    else:
+                        result.malformed.append((lease, verdict))
+                case "failure":
+                    result.failed.append((lease, convert.failure(outcome)))
+                case None:
+                    result.malformed.append((lease, Failure("the outcome has no result")))
+        for queue, seconds in worked.items():
+            self._times.observe(queue, seconds, now)
+        self._outcomes.stale(len(result.receipts))
+        return result
 
     async def _settle(self, session: WorkerSession, report: _Report) -> None:
         try:
@@ -223,8 +336,8 @@ class _WorkStream:
                     for (lease, _), fate in zip(report.failed, fates, strict=True)
                 ]
             if report.malformed:
-                await self._outcomes.fail(session.worker, report.malformed)
-                receipts += [convert.rejected(lease.token) for lease, _ in report.malformed]
+                await self._outcomes.reject(session.worker, report.malformed)
+                receipts += [convert.receipt(lease.token, Fate.REJECTED) for lease, _ in report.malformed]
             if report.released:
                 fates = await self._outcomes.release(report.released)
                 receipts += [
@@ -253,25 +366,11 @@ class _WorkStream:
                 )
 
 
-def _sorted(session: WorkerSession, report: pb.Report) -> _Report:
-    """Takes the leases of a report over from its worker. Raises ProtocolViolation before the hello."""
-    result = _Report()
-    for outcome in report.outcomes:
-        lease = session.finish(outcome.lease_token)
-        if lease is None:
-            result.receipts.append(convert.receipt(outcome.lease_token, Fate.STALE_LEASE))
-            continue
-        match outcome.WhichOneof("result"):
-            case "grade":
-                verdict = convert.grade(outcome)
-                if isinstance(verdict, Grade):
-                    result.graded.append((lease, verdict))
-                else:
-                    result.malformed.append((lease, verdict))
-            case "failure":
-                result.failed.append((lease, convert.failure(outcome)))
-            case "released":
-                result.released.append(lease)
-            case None:
-                result.malformed.append((lease, Failure("the outcome has no result")))
-    return result
+def _result(task: asyncio.Task[WorkerProtocolViolation | None]) -> WorkerProtocolViolation | None:
+    return task.result() if task.done() and not task.cancelled() else None
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(int(seconds * 1000))
+    return duration
