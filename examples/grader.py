@@ -8,7 +8,15 @@ import grpc
 
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
 from cinnabar.grader.v1.item_pb2 import Item
-from cinnabar.scheduler.v1.work_service_pb2 import Hello, LeasedTask, Outcome, Ready, Report, WorkRequest
+from cinnabar.scheduler.v1.work_service_pb2 import (
+    Heartbeat,
+    Hello,
+    LeasedTask,
+    Outcome,
+    Ready,
+    Report,
+    WorkRequest,
+)
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
 
 QUEUE, CREDITS = "text", 16
@@ -34,6 +42,8 @@ async def main() -> None:
         async for response in stream:
             items |= {ref.item_key: ref.item for ref in response.leases.items}
             outcomes = [grade(items[task.item_key], task) for task in response.leases.tasks]
+            if response.HasField("pulse"):  # who says nothing gets no work
+                await stream.write(WorkRequest(heartbeat=Heartbeat()))
             if outcomes:
                 await stream.write(WorkRequest(report=Report(outcomes=outcomes)))
                 await stream.write(WorkRequest(ready=Ready(queue=QUEUE, credits=len(outcomes))))

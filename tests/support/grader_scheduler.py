@@ -54,7 +54,9 @@ class Stream:
 class MemoryScheduler(WorkServiceServicer):
     """Leases what was `put`, in order. ``results`` has the outcomes by task, in the order they came.
 
-    A breach of the protocol is kept in ``violations`` and ends the stream, as the real one does.
+    While ``pulses`` is off it says nothing that was not asked for, while ``welcomes`` is off it does not
+    answer a hello. A breach of the protocol is kept in ``violations`` and ends the stream, as the real
+    one does.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class MemoryScheduler(WorkServiceServicer):
         self.reports: list[int] = []
         self.violations: list[str] = []
         self.receipts = receipts
+        self.pulses = True
+        self.welcomes = True
         self._max_credits = max_credits
         self._max_leases = max_leases
         self._heartbeat_seconds = heartbeat_seconds
@@ -128,10 +132,13 @@ class MemoryScheduler(WorkServiceServicer):
         welcome = pb.Welcome(max_credits=self._max_credits)
         welcome.lease_duration.FromMilliseconds(int(3000 * self._heartbeat_seconds))
         welcome.heartbeat_interval.FromMilliseconds(int(1000 * self._heartbeat_seconds))
+        while not self.welcomes:  # noqa: ASYNC110 - a test turns it on
+            await asyncio.sleep(0.01)
         await context.write(pb.WorkResponse(welcome=welcome))
         self.streams.append(stream)
         await self._tell()
         reader = asyncio.create_task(self._read(stream, context))
+        pulse = asyncio.create_task(self._pulse(stream))
         try:
             while (message := await stream.outbox.get()) is not None:
                 await context.write(message)
@@ -139,7 +146,8 @@ class MemoryScheduler(WorkServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the scheduler leaves")
         finally:
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            pulse.cancel()
+            await asyncio.gather(reader, pulse, return_exceptions=True)
             for task in reversed(stream.held.values()):
                 self.waiting.setdefault(task.queue, deque()).appendleft(task)
             stream.held.clear()
@@ -148,6 +156,12 @@ class MemoryScheduler(WorkServiceServicer):
             for other in self.streams:
                 self._offer(other)
             await self._tell()
+
+    async def _pulse(self, stream: Stream) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            if self.pulses:
+                stream.outbox.put_nowait(pb.WorkResponse(pulse=pb.Pulse()))
 
     async def _read(self, stream: Stream, context: Context) -> None:
         try:

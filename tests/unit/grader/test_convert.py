@@ -108,7 +108,7 @@ def test_outcomes() -> None:
         True,
         ["OFF_TOPIC"],
     )
-    failed = Failed(LeaseToken("b"), FailureCode.DEADLINE_EXCEEDED, "too slow")
+    failed = Failed(LeaseToken("b"), FailureCode.UNKNOWN, "too slow")
     first, second, third = report_of([graded, failed, Released(LeaseToken("c"))]).report.outcomes
     assert (first.lease_token, first.grade.score, first.grade.max_score) == ("a", 1.5, 4)
     assert (first.grade.feedback, first.grade.needs_review, list(first.grade.flags)) == (
@@ -123,7 +123,7 @@ def test_outcomes() -> None:
     assert (x.provenance.grader, x.provenance.version, x.provenance.model) == ("semantic", "1", "m@1")
     assert x.provenance.fallback
     assert x.provenance.duration.ToMilliseconds() == 250
-    assert (second.failure.code, second.failure.message) == (4, "too slow")
+    assert (second.failure.code, second.failure.message) == (2, "too slow")
     assert third.WhichOneof("result") == "released"
 
 

@@ -18,6 +18,7 @@ from cinnabar_grader.graders import (
     Outcome,
     RuleGrader,
     Task,
+    Ungradable,
     Verdict,
 )
 from cinnabar_grader.pipeline import Lane, graded
@@ -50,6 +51,58 @@ class Picky:
         if any(task.token.startswith("bad") for task in batch):
             raise RuntimeError("the student wrote: secret")
         return text_grader().grade([task for task in batch if not task.token.startswith("lost")])
+
+
+class Away(Picky):
+    """Cannot reach what it needs."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+        self.calls = 0
+
+    def grade(self, batch: Sequence[Task]) -> list[Outcome]:
+        self.calls += 1
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "calls"),
+    [
+        (ConnectionRefusedError("10.0.0.1"), FailureCode.UNAVAILABLE, 1),
+        (TimeoutError(), FailureCode.UNAVAILABLE, 1),
+        (Ungradable(FailureCode.UNAVAILABLE, "the model is away"), FailureCode.UNAVAILABLE, 1),
+        (Ungradable(FailureCode.FAILED_PRECONDITION, "no such test"), FailureCode.FAILED_PRECONDITION, 3),
+        (KeyError("secret"), FailureCode.INTERNAL, 3),
+    ],
+)
+def test_what_a_grader_raises_says_how_the_task_is_tried_again(
+    error: Exception, code: FailureCode, calls: int
+) -> None:
+    grader = Away(error)
+    outcomes = graded(grader, [task("a"), task("b")])
+    assert [outcome.token for outcome in outcomes] == ["a", "b"]
+    for outcome in outcomes:
+        assert isinstance(outcome, Failed)
+        assert outcome.code is code
+        assert "secret" not in outcome.message
+        assert "10.0.0.1" not in outcome.message
+    assert grader.calls == calls
+
+
+def test_cancelled_tasks_are_not_worked_on() -> None:
+    class Cancelling(Picky):
+        """Grades one task after the other; the last is cancelled meanwhile."""
+
+        def grade(self, batch: Sequence[Task]) -> list[Outcome]:
+            assert [one.token for one in batch] == ["a", "b"]
+            batch[1].cancelled = True
+            return super().grade(batch)
+
+    tasks = [task("a"), task("gone"), task("b")]
+    tasks[1].cancelled = True
+    assert [outcome.token for outcome in graded(Cancelling(), tasks)] == ["a"]
+    assert graded(Picky(), tasks[1:]) == []
 
 
 @pytest.mark.parametrize("bad", ["bad", "lost"])
@@ -90,7 +143,7 @@ def test_a_rule_with_a_defect_fails_its_own_task() -> None:
 @pytest.mark.parametrize(
     ("item", "answer", "code", "words"),
     [
-        (None, "yes", FailureCode.FAILED_PRECONDITION, "not sent"),
+        (None, "yes", FailureCode.INTERNAL, "not sent"),
         (BrokenItem("no points"), "yes", FailureCode.FAILED_PRECONDITION, "no points"),
         (NUMBER, "yes", FailureCode.INVALID_ARGUMENT, "not one of the queue"),
         (TEXT, None, FailureCode.INVALID_ARGUMENT, "no answer"),

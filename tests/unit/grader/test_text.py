@@ -59,7 +59,7 @@ def test_a_pattern_that_cannot_decide_is_nobodys_verdict(pattern: str, answer: s
     started = time.monotonic()
     with pytest.raises(Ungradable, match="50 ms") as caught:
         matches(pattern).verdict(answer)
-    assert caught.value.code is FailureCode.DEADLINE_EXCEEDED
+    assert caught.value.code is FailureCode.UNKNOWN
     assert time.monotonic() - started < 5
     assert answer not in caught.value.message
 

@@ -95,6 +95,7 @@ def test_outcomes_that_came_meanwhile_go_out_together_in_bounded_reports() -> No
 
 def test_heartbeats_name_every_lease_and_only_when_it_is_time(session: WorkerSession) -> None:
     session.beat()
+    assert session.take() == [Heartbeat([])]  # an idle worker says that it lives
     assert session.take() == []
     session.leased(tasks("a", "b", "c"))
     session.start("q", 1)
@@ -136,6 +137,36 @@ def test_unreceipted_outcomes_hold_back_credits(session: WorkerSession) -> None:
         assert granted == ([Grant("q", 8)] if round_ < 3 else [])
     session.receipted(tokens_of("0-0", "0-1"))
     assert session.take() == [Grant("q", 2)]
+
+
+def test_a_throttled_worker_takes_less_ahead_and_never_nothing(session: WorkerSession) -> None:
+    session.throttle(0.25)
+    names = [str(number) for number in range(8)]
+    session.leased(tasks(*names))
+    session.start("q", 8)
+    session.finished(outcomes(*names[:7]))
+    assert session.take() == [Report(outcomes(*names[:7]))]
+    session.receipted(tokens_of(*names[:7]))
+    assert session.take() == [Grant("q", 1)]
+    session.throttle(0.0001)
+    session.finished(outcomes(*names[7:]))
+    assert session.take() == [Report(outcomes("7"))]
+    session.receipted(tokens_of("7"))
+    assert session.take() == []  # one is open
+    session.leased(tasks("last"))
+    session.start("q", 8)
+    session.finished(outcomes("last"))
+    assert session.take() == [Report(outcomes("last")), Grant("q", 1)]
+    session.throttle(1.0)
+    assert session.take() == [Grant("q", 7)]
+
+
+def test_a_cancelled_task_knows_it(session: WorkerSession) -> None:
+    a, b = tasks("a", "b")
+    session.leased([a, b])
+    assert session.start("q", 8) == [a, b]
+    session.cancelled(tokens_of("b", "unknown"))
+    assert (a.cancelled, b.cancelled) == (False, True)
 
 
 def test_leases_of_unknown_queues_are_handed_back(session: WorkerSession) -> None:
@@ -254,6 +285,10 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def beat(self) -> None:
         self.session.beat()
+
+    @rule(share=st.sampled_from((0.0, 0.25, 0.5, 1.0)))
+    def throttle(self, share: float) -> None:
+        self.session.throttle(share)
 
     @precondition(lambda self: self.named > 3)
     @rule()

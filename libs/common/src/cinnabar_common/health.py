@@ -20,29 +20,34 @@ class HealthBoard:
     """What the process says about itself.
 
     Overall health means "send me calls": dependencies have their own names, so
-    that one that is down does not take every replica out of rotation.
+    that one that is down does not take every replica out of rotation. ``overall``
+    is for what leaves the process without any use at all.
     """
 
     def __init__(
         self,
         checks: Mapping[str, Check] | None = None,
         *,
+        overall: Check | None = None,
         interval_seconds: float = 2.0,
         timeout_seconds: float = 2.0,
     ) -> None:
         self.servicer = health.aio.HealthServicer()
         self._checks = dict(checks or {})
+        if overall is not None:
+            self._checks[""] = overall
         self._interval = interval_seconds
         self._timeout = timeout_seconds
         self._last: dict[str, bool] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[HealthBoard]:
-        """SERVING inside, NOT_SERVING after; checks run on their interval."""
+        """SERVING inside, unless the overall check fails, NOT_SERVING after; checks run on their interval."""
         await self.run_once()
         async with asyncio.TaskGroup() as group:
             loop = group.create_task(self._loop(), name="health-checks")
-            await self.servicer.set("", SERVING)
+            if "" not in self._checks:
+                await self.servicer.set("", SERVING)
             try:
                 yield self
             finally:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from cinnabar_grader.config import GraderConfig
 from cinnabar_grader.convert import CompiledItems
 from cinnabar_grader.free_text import FreeTextGrader, Scorer
 from cinnabar_grader.graders import Grader
+from cinnabar_grader.pace import Pace
 from cinnabar_grader.rules.choice import choice_grader
 from cinnabar_grader.rules.numeric import numeric_grader
 from cinnabar_grader.rules.text import text_grader
@@ -33,6 +35,7 @@ RULES: dict[str, Callable[[], Grader]] = {
     "text": text_grader,
 }
 FREE_TEXT = "free-text"
+LAG_SAMPLES_PER_SECOND = 20
 
 _PROBES = (
     SemanticRequest(question="What falls?", references=("An apple falls.",), answer="The apple falls."),
@@ -51,6 +54,11 @@ class Dependencies:
         """ConnectionError unless some scheduler has welcomed us."""
         if not any(stream.connected for stream in self._streams):
             raise ConnectionError("no stream is open")
+
+    async def hearing(self) -> None:
+        """ConnectionError when every scheduler has said nothing for longer than a lease lives."""
+        if all(stream.deaf for stream in self._streams):
+            raise ConnectionError("no scheduler is heard")
 
     async def model(self) -> None:
         """RuntimeError unless every model of the free-text grader is loaded."""
@@ -90,7 +98,7 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
         checks = {"scheduler": dependencies.scheduler}
         if FREE_TEXT in config.queues:
             checks["model"] = dependencies.model
-        board = HealthBoard(checks, interval_seconds=0.5)
+        board = HealthBoard(checks, overall=dependencies.hearing, interval_seconds=0.5)
         async with (
             serving(config.listen, register=lambda server: None, services=(), health=board) as port,
             asyncio.TaskGroup() as group,
@@ -99,6 +107,7 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
                 if queue in RULES:
                     _serve(streams, RULES[queue]())
             loader = group.create_task(_load(config, streams, dependencies), name="model-loader")
+            pacer = group.create_task(_keep_pace(streams), name="pace")
             for stream in streams:
                 group.create_task(stream.run(), name=f"scheduler-{stream.address}")
             log.info("worker started", extra={"worker": name, "queues": list(config.queues)})
@@ -106,6 +115,7 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
                 yield port
             finally:
                 loader.cancel()
+                pacer.cancel()
                 await board.drain()
                 await asyncio.gather(*(stream.drain(config.drain_seconds) for stream in streams))
 
@@ -113,6 +123,19 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
 def _serve(streams: Sequence[SchedulerStream], grader: Grader) -> None:
     for stream in streams:
         stream.serve(grader)
+
+
+async def _keep_pace(streams: Sequence[SchedulerStream]) -> None:
+    """Samples how late the event loop is, for ever; the streams take less ahead while it is."""
+    pace = Pace(samples_per_second=LAG_SAMPLES_PER_SECOND)
+    period = 1 / LAG_SAMPLES_PER_SECOND
+    while True:
+        due = time.monotonic() + period
+        await asyncio.sleep(period)
+        if pace.observe(time.monotonic() - due):
+            log.info("pace changed", extra={"share": pace.share, "lag_seconds": round(pace.lag_seconds, 3)})
+            for stream in streams:
+                stream.throttle(pace.share)
 
 
 async def _load(config: GraderConfig, streams: Sequence[SchedulerStream], dependencies: Dependencies) -> None:

@@ -96,12 +96,17 @@ class FreeTextGrader:
         return bool(batch)
 
     def grade(self, batch: Sequence[Task]) -> list[Outcome]:
-        """One outcome per task. Raises what the scorer raises; ValueError when its score is none."""
+        """One outcome per task that is still wanted.
+
+        Raises what the scorer raises; ValueError when its score is none.
+        """
         started = time.perf_counter()
         outcomes: list[Outcome] = []
         jobs: list[tuple[Task, FreeTextItem, str]] = []
         requests: list[SemanticRequest] = []
         for task in batch:
+            if task.cancelled:
+                continue
             try:
                 item, answer = checked(task, FreeTextItem, str)
             except Ungradable as error:

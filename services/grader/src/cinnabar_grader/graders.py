@@ -19,16 +19,21 @@ LeaseToken = NewType("LeaseToken", str)
 
 
 class FailureCode(IntEnum):
-    """Why a task could not be graded; the numbers of `google.rpc.Code`."""
+    """Why a task could not be graded; the numbers of `google.rpc.Code`.
 
+    The scheduler's retry rules go by it: see `Outcome.failure` of the work stream.
+    """
+
+    UNKNOWN = 2
+    """The item's own rule could not decide in time; tried again a few times."""
     INVALID_ARGUMENT = 3
-    """The task itself is malformed."""
-    DEADLINE_EXCEEDED = 4
-    """The item's own rule could not decide in time."""
+    """The task itself is malformed; never tried again."""
     FAILED_PRECONDITION = 9
-    """The item cannot be graded by anybody: its specification is broken or missing."""
+    """The item cannot be graded by anybody: its specification is broken; never tried again."""
     INTERNAL = 13
-    """A defect of the grader."""
+    """A defect of the grader; tried again a few times."""
+    UNAVAILABLE = 14
+    """Something that the grader needs is away; tried again for long."""
 
 
 class Ungradable(Exception):
@@ -67,6 +72,9 @@ class Task:
     queue: str
     item: object
     answer: AnswerValue
+    cancelled: bool = False
+    """Nobody wants its outcome any more. May turn true, from another thread, while it is graded: a
+    grader that works long looks at it in between and may leave the task out of its outcomes."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -135,8 +143,10 @@ class Grader(Protocol):
     """Grades the tasks of one queue.
 
     ``grade`` returns one outcome per task, in any order, and is called by one thread at a time.
-    A task that cannot be graded becomes `Failed`, alone. An exception is taken as the defect of
-    some task of the batch: the caller then grades them one by one.
+    A task that cannot be graded becomes `Failed`, alone; one that is `cancelled` meanwhile may be left
+    out. ConnectionError, TimeoutError and an `Ungradable` of UNAVAILABLE mean that something the grader
+    needs is away, and fail the batch as such. Any other exception is taken as the defect of some task
+    of the batch: the caller then grades them one by one.
     """
 
     @property
@@ -218,9 +228,9 @@ class RuleGrader(Generic[A]):
         )
 
     def grade(self, batch: Sequence[Task]) -> list[Outcome]:
-        """One outcome per task, in order."""
+        """One outcome per task that is still wanted, in order."""
         started = time.perf_counter()
-        verdicts = [self._judge(task) for task in batch]
+        judged = [(task, *self._judge(task)) for task in batch if not task.cancelled]
         provenance = Provenance(
             self.name, self.version, seconds=(time.perf_counter() - started) / max(1, len(batch))
         )
@@ -235,7 +245,7 @@ class RuleGrader(Generic[A]):
                 verdict.feedback,
                 provenance,
             )
-            for task, (verdict, points) in zip(batch, verdicts, strict=True)
+            for task, verdict, points in judged
         ]
 
     def _judge(self, task: Task) -> tuple[Verdict | Failed, float]:
@@ -257,7 +267,7 @@ def checked(task: Task, item: type[I], answer: type[V]) -> tuple[I, V]:
     if isinstance(task.item, item) and isinstance(task.answer, answer):
         return task.item, task.answer
     if task.item is None:
-        raise Ungradable(FailureCode.FAILED_PRECONDITION, "the item of the task was not sent")
+        raise Ungradable(FailureCode.INTERNAL, "the item of the task was not sent")
     if isinstance(task.item, BrokenItem):
         raise Ungradable(FailureCode.FAILED_PRECONDITION, f"the item is broken: {task.item.reason}")
     if not isinstance(task.item, item):

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
-from cinnabar_grader.graders import Failed, FailureCode, Grader, LeaseToken, Outcome, Task, defect
+from cinnabar_grader.graders import (
+    Failed,
+    FailureCode,
+    Grader,
+    Outcome,
+    Task,
+    Ungradable,
+    defect,
+)
 
 
 class Work(Protocol):
@@ -69,22 +77,33 @@ class Lane:
 
 
 def graded(grader: Grader, batch: Sequence[Task]) -> list[Outcome]:
-    """One outcome per task, whatever the grader does.
+    """One outcome per task that is still wanted, whatever the grader does.
 
-    When it raises, the tasks are graded one by one, so that only the bad ones fail. A task that
-    it returns nothing for fails too.
+    When something that it needs is away, all of them fail with that. When it raises anything else, the
+    tasks are graded one by one, so that only the bad ones fail. A task that it returns nothing for
+    fails too, unless it was cancelled meanwhile.
     """
+    batch = [task for task in batch if not task.cancelled]
+    if not batch:
+        return []
     try:
         outcomes = grader.grade(batch)
+    except (ConnectionError, TimeoutError) as error:
+        return _failed(batch, FailureCode.UNAVAILABLE, f"something is away: {type(error).__name__}")
+    except Ungradable as error:
+        if len(batch) == 1 or error.code is FailureCode.UNAVAILABLE:
+            return _failed(batch, error.code, error.message)
+        return [outcome for task in batch for outcome in graded(grader, (task,))]
     except Exception as error:  # a grader may break in any way; the task must not be lost with it
         if len(batch) == 1:
             return [defect(batch[0], error)]
         return [outcome for task in batch for outcome in graded(grader, (task,))]
     if len(outcomes) != len(batch):
         answered = {outcome.token for outcome in outcomes}
-        outcomes += [_unanswered(task.token) for task in batch if task.token not in answered]
+        forgotten = [task for task in batch if task.token not in answered and not task.cancelled]
+        outcomes += _failed(forgotten, FailureCode.INTERNAL, "the grader returned no outcome")
     return outcomes
 
 
-def _unanswered(token: LeaseToken) -> Failed:
-    return Failed(token, FailureCode.INTERNAL, "the grader returned no outcome")
+def _failed(batch: Sequence[Task], code: FailureCode, message: str) -> list[Outcome]:
+    return [Failed(task.token, code, message) for task in batch]

@@ -43,7 +43,7 @@ class Report:
 
 @dataclass(slots=True, frozen=True)
 class Heartbeat:
-    """Every lease that is held."""
+    """Every lease that is held; also without any it says that the worker lives."""
 
     tokens: Sequence[LeaseToken]
 
@@ -69,6 +69,7 @@ class LeaseState(Enum):
 class _Lease:
     queue: _Queue
     state: LeaseState
+    task: Task
 
 
 @dataclass(slots=True)
@@ -92,6 +93,9 @@ class WorkerSession:
     A credit is granted again when an outcome is reported, not when it is receipted: work goes on
     while the scheduler commits. All leases of a queue together stay below `UNRECEIPTED_LIMIT` times
     its credits, so a scheduler that commits slowly gets its tasks taken slowly.
+
+    `throttle` lets fewer tasks be taken ahead while this process has too much to do. Credits that
+    are granted stay; they are just not granted again.
     """
 
     def __init__(self, wanted: Mapping[str, int]) -> None:
@@ -100,6 +104,7 @@ class WorkerSession:
         self._held: dict[LeaseToken, _Lease] = {}
         self._finished: deque[Outcome] = deque()
         self._strays: deque[Outcome] = deque()
+        self._share = 1.0
         self._welcomed = False
         self._beating = False
         self._draining = False
@@ -131,6 +136,10 @@ class WorkerSession:
         if name in self._queues:
             self._queues[name].opened = True
 
+    def throttle(self, share: float) -> None:
+        """From now on take only this share (0 to 1) of the wanted credits, but at least one."""
+        self._share = share
+
     def leased(self, tasks: Iterable[Task]) -> set[str]:
         """Takes tasks in; returns the queues that now have work waiting."""
         busy: set[str] = set()
@@ -147,10 +156,10 @@ class WorkerSession:
             queue.unreported += 1
             queue.held += 1
             if self._draining:
-                self._held[task.token] = _Lease(queue, LeaseState.FINISHED)
+                self._held[task.token] = _Lease(queue, LeaseState.FINISHED, task)
                 self._finished.append(Released(task.token))
             else:
-                self._held[task.token] = _Lease(queue, LeaseState.WAITING)
+                self._held[task.token] = _Lease(queue, LeaseState.WAITING, task)
                 queue.waiting.append(task)
                 busy.add(task.queue)
         return busy
@@ -180,8 +189,12 @@ class WorkerSession:
         self._forget(tokens)
 
     def cancelled(self, tokens: Iterable[LeaseToken]) -> None:
-        """These leases are gone; nothing is to be reported of them."""
-        self._forget(tokens)
+        """These leases are gone; nothing is to be reported of them, and their work may stop."""
+        for token in tokens:
+            lease = self._held.get(token)
+            if lease is not None:
+                lease.task.cancelled = True
+                self._forget((token,))
 
     def beat(self) -> None:
         """It is time for a heartbeat."""
@@ -212,7 +225,7 @@ class WorkerSession:
         messages: list[Message] = []
         if outcomes := self._reportable():
             messages.append(Report(outcomes))
-        if self._beating and self._held:
+        if self._beating:
             messages.append(Heartbeat(list(self._held)))
         self._beating = False
         if not self._draining:
@@ -239,11 +252,12 @@ class WorkerSession:
         for name, queue in self._queues.items():
             if not queue.opened:
                 continue
+            wanted = max(1, int(queue.wanted * self._share))
             missing = min(
-                queue.wanted - queue.open - queue.unreported,
-                queue.wanted * UNRECEIPTED_LIMIT - queue.open - queue.held,
+                wanted - queue.open - queue.unreported,
+                wanted * UNRECEIPTED_LIMIT - queue.open - queue.held,
             )
-            if missing >= max(1, queue.wanted // GRANT_FRACTION):
+            if missing >= max(1, wanted // GRANT_FRACTION):
                 queue.open += missing
                 yield Grant(name, missing)
 

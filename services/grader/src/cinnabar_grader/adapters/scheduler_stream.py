@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
@@ -42,6 +43,11 @@ ITEMS_BYTES = 64 * 1024 * 1024
 stream and so may not be forgotten, but memory must have a bound."""
 HEARTBEAT_SECONDS = 1.0
 """Interval of heartbeats when the scheduler names none."""
+LEASE_SECONDS = 15.0
+"""How long a scheduler may say nothing before it has told its lease duration."""
+LISTEN_STEPS = 20
+"""Silence is counted in so many steps to a lease, by this process being awake: one that was stopped does
+not take its own sleep for the scheduler's."""
 
 _EXPECTED = frozenset({pb.Receipt.COMMITTED, pb.Receipt.RETURNED, pb.Receipt.RETRYING})
 
@@ -74,6 +80,9 @@ class SchedulerStream:
         self._settings = settings
         self._graders: dict[str, Grader] = {}
         self._current: _Connection | None = None
+        self._share = 1.0
+        self._lease_seconds = LEASE_SECONDS
+        self._heard_at = time.monotonic()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -81,6 +90,17 @@ class SchedulerStream:
     def connected(self) -> bool:
         """Whether a scheduler has welcomed us on the stream that is open now."""
         return self._current is not None and self._current.welcomed
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing at all was heard for longer than a lease lives."""
+        return time.monotonic() - self._heard_at > self._lease_seconds
+
+    def throttle(self, share: float) -> None:
+        """Take only this share (0 to 1) of the wanted credits, now and on every later stream."""
+        self._share = share
+        if self._current is not None:
+            self._current.throttle(share)
 
     def serve(self, grader: Grader) -> None:
         """The grader of a queue is ready: ask for its tasks, now and on every later stream."""
@@ -103,7 +123,8 @@ class SchedulerStream:
     async def run_once(self, stub: WorkServiceAsyncStub) -> bool:
         """One stream from hello to its end; returns whether we were welcomed."""
         # No deadline: the stream lives as long as both sides do; keepalive finds a dead peer.
-        current = _Connection(stub.Work(timeout=None), self._settings)
+        current = _Connection(stub.Work(timeout=None), self._settings, self._heard)
+        current.throttle(self._share)
         self._current = current
         fields = {"scheduler": self.address}
         try:
@@ -123,6 +144,10 @@ class SchedulerStream:
         finally:
             self._current = None
         return current.welcomed
+
+    def _heard(self, lease_seconds: float) -> None:
+        self._heard_at = time.monotonic()
+        self._lease_seconds = lease_seconds
 
     async def drain(self, seconds: float) -> None:
         """Hands back what has not begun, reports what runs, closes; gives up after ``seconds``.
@@ -166,10 +191,16 @@ def _words(error: BaseException) -> str:
 
 
 class _Connection:
-    """One stream: a reader, a writer, a heart, and a lane per queue around a session."""
+    """One stream: a reader, a writer, a heart, an ear, and a lane per queue around a session.
 
-    def __init__(self, call: Call, settings: StreamSettings) -> None:
+    ``heard`` is called with the duration of leases, in seconds, whenever the scheduler says something.
+    """
+
+    def __init__(self, call: Call, settings: StreamSettings, heard: Callable[[float], None]) -> None:
         self.welcomed = False
+        self._heard = heard
+        self._lease_seconds = LEASE_SECONDS
+        self._silence = 0.0
         self._call = call
         self._settings = settings
         self._session = WorkerSession(settings.credits)
@@ -196,6 +227,11 @@ class _Connection:
         self._session.open(grader.queue)
         self._news.set()
 
+    def throttle(self, share: float) -> None:
+        """Takes fewer tasks ahead, or more again."""
+        self._session.throttle(share)
+        self._news.set()
+
     def drain(self) -> None:
         """Ends the stream when what runs has been reported."""
         self._session.drain()
@@ -207,7 +243,10 @@ class _Connection:
         self._over.set()
 
     async def run(self, hello: pb.WorkRequest, graders: Iterable[Grader]) -> None:
-        """From hello to the end of the stream. A group of AioRpcError or TimeoutError when it is lost."""
+        """From hello to the end of the stream.
+
+        A group of AioRpcError or TimeoutError when it is lost, or the scheduler says nothing for a lease.
+        """
         try:
             async with self._group:
                 self._spawn(self._read(hello), "stream-reader")
@@ -232,6 +271,7 @@ class _Connection:
             if isinstance(first, pb.WorkResponse) and first.HasField("welcome"):
                 self._welcome(first.welcome)
                 while isinstance(response := await self._call.read(), pb.WorkResponse):
+                    self._hear()
                     self._handle(response)
         finally:
             self._over.set()
@@ -239,6 +279,10 @@ class _Connection:
     def _welcome(self, terms: pb.Welcome) -> None:
         self.welcomed = True
         self._session.welcomed(max_credits=terms.max_credits)
+        lease = terms.lease_duration.ToNanoseconds() / 1e9
+        self._lease_seconds = lease if lease > 0 else LEASE_SECONDS
+        self._hear()
+        self._spawn(self._listen(), "stream-ear")
         interval = terms.heartbeat_interval.ToNanoseconds() / 1e9
         self._spawn(self._beat(interval if interval > 0 else HEARTBEAT_SECONDS), "stream-heart")
         self._news.set()
@@ -261,6 +305,8 @@ class _Connection:
                 _note(receipts)
             case "cancellations":
                 session.cancelled(map(LeaseToken, response.cancellations.lease_tokens))
+            case "pulse":
+                pass
             case "welcome" | None:
                 log.warning("message not understood")
         self._news.set()
@@ -280,6 +326,17 @@ class _Connection:
             await self._call.done_writing()
             await asyncio.sleep(CLOSING_SECONDS)
             self._over.set()
+
+    def _hear(self) -> None:
+        self._silence = 0.0
+        self._heard(self._lease_seconds)
+
+    async def _listen(self) -> None:
+        step = self._lease_seconds / LISTEN_STEPS
+        while self._silence <= self._lease_seconds:
+            await asyncio.sleep(step)
+            self._silence += step
+        raise TimeoutError("the scheduler says nothing")
 
     async def _beat(self, interval: float) -> None:
         while True:

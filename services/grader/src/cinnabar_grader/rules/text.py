@@ -80,7 +80,7 @@ def _matches(pattern: regex.Pattern[str], text: str) -> bool:
     except TimeoutError:
         limit = f"{PATTERN_SECONDS * 1000:.0f} ms"
         raise Ungradable(
-            FailureCode.DEADLINE_EXCEEDED, f"the pattern of the item cannot decide within {limit}"
+            FailureCode.UNKNOWN, f"the pattern of the item cannot decide within {limit}"
         ) from None
 
 
