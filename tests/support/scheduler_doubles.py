@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cinnabar_scheduler.ports import Changed, OpenTasks, StoreUnavailable
-from cinnabar_scheduler.tasks import Committed, FencedOutcome, LeaseToken, Position, Task
+from cinnabar_scheduler.tasks import (
+    Committed,
+    DeadLetter,
+    FencedOutcome,
+    LeaseToken,
+    Position,
+    Task,
+    TaskCounts,
+)
 
 
 @dataclass(slots=True)
@@ -16,6 +24,7 @@ class MemoryStore:
     outages: int = 0
     largest_page: int = 10_000
     unavailable: set[str] = field(default_factory=set[str])
+    lost_shards: set[int] = field(default_factory=set[int])
     outcomes: list[FencedOutcome] = field(default_factory=list[FencedOutcome])
     pages: list[int] = field(default_factory=list[int])
     item_calls: int = 0
@@ -59,6 +68,26 @@ class MemoryStore:
             return OpenTasks(tasks, None)
         submission, _, item = tasks[-1].task.partition("/")
         return OpenTasks(tasks, (submission, item))
+
+    def end(self, task: str) -> None:
+        """The task is open no more."""
+        for shard, tasks in enumerate(self.open_by_shard):
+            self.open_by_shard[shard] = [one for one in tasks if one.task != task]
+
+    async def open_generations(self, tasks: Sequence[tuple[str, str]]) -> list[int | None]:
+        self._reach()
+        lost = {one.task for shard in self.lost_shards for one in self.open_by_shard[shard]}
+        known = {(one.tenant, one.task): one.generation for shard in self.open_by_shard for one in shard}
+        return [None if task in lost else known.get((tenant, task), 0) for tenant, task in tasks]
+
+    async def count_tasks(self, shard: int) -> TaskCounts:
+        self._reach()
+        if shard in self.lost_shards:
+            raise StoreUnavailable
+        ended = [one.outcome for one in self.outcomes] if shard == 0 else []
+        dead = sum(isinstance(one, DeadLetter) for one in ended)
+        still = len(self.open_by_shard[shard])
+        return TaskCounts(still + len(ended), still, dead, 0, len(ended) - dead)
 
     def _reach(self) -> None:
         if self.outages:

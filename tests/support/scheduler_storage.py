@@ -46,6 +46,8 @@ class FakeStorage:
     tasks: dict[str, Stored] = field(default_factory=dict[str, Stored])
     revisions: dict[str, bytes] = field(default_factory=dict[str, bytes])
     commits: list[int] = field(default_factory=list[int])
+    # Queue name -> (state, actor).
+    controls: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     lsn: int = 0
 
     def add_revision(self, tenant: str = "t1", *, items: Iterable[str] = (ITEM,)) -> str:
@@ -123,6 +125,16 @@ class FakeStorage:
             task.dead = outcome.dead_letter
         return Result.COMMITTED
 
+    def state(self, key: pb.GetTaskStatesRequest.Key) -> pb.GetTaskStatesResponse.TaskState:
+        """Where one task is."""
+        if self.shard_of(key.submission_id) in self.lost_shards:
+            return pb.GetTaskStatesResponse.TaskState(unavailable=True)
+        task = self.tasks.get(f"{key.submission_id}/{key.item_id}")
+        is_open = task is not None and task.open.tenant == key.tenant and not task.grade and task.dead is None
+        return pb.GetTaskStatesResponse.TaskState(
+            open_generation=task.open.generation if task is not None and is_open else 0
+        )
+
     def servicer(self) -> "_Servicer":
         """The gRPC face."""
         return _Servicer(self)
@@ -173,6 +185,48 @@ class _Servicer:
     ) -> pb.ListShardsResponse:
         await self._up(context)
         return pb.ListShardsResponse(shard_count=self._storage.shards)
+
+    async def GetTaskStates(
+        self, request: pb.GetTaskStatesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetTaskStatesResponse:
+        await self._up(context)
+        return pb.GetTaskStatesResponse(states=map(self._storage.state, request.keys))
+
+    async def CountTasks(
+        self, request: pb.CountTasksRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CountTasksResponse:
+        await self._up(context)
+        storage = self._storage
+        if request.shard in storage.lost_shards:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "shard")
+        tasks = [
+            task
+            for task in storage.tasks.values()
+            if storage.shard_of(task.open.submission_id) == request.shard
+        ]
+        graded, dead = sum(bool(task.grade) for task in tasks), sum(task.dead is not None for task in tasks)
+        return pb.CountTasksResponse(
+            accepted=len(tasks), open=len(tasks) - graded - dead, graded=graded, dead_lettered=dead
+        )
+
+    async def SetQueueControl(
+        self, request: pb.SetQueueControlRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SetQueueControlResponse:
+        await self._up(context)
+        control = request.control
+        self._storage.controls[control.queue] = (control.state, control.actor)
+        return pb.SetQueueControlResponse()
+
+    async def ListQueueControls(
+        self, request: pb.ListQueueControlsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListQueueControlsResponse:
+        await self._up(context)
+        return pb.ListQueueControlsResponse(
+            controls=[
+                pb.QueueControl(queue=queue, state=state, actor=actor)
+                for queue, (state, actor) in sorted(self._storage.controls.items())
+            ]
+        )
 
     async def ListOpenTasks(
         self, request: pb.ListOpenTasksRequest, context: grpc.aio.ServicerContext[Any, Any]

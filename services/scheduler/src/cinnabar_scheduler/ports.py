@@ -10,6 +10,7 @@ from cinnabar_scheduler.tasks import (
     Committed,
     ExpiredLease,
     FencedOutcome,
+    Findings,
     GivenBack,
     Lease,
     LeaseToken,
@@ -17,6 +18,7 @@ from cinnabar_scheduler.tasks import (
     QueueCounts,
     QueueName,
     Task,
+    TaskCounts,
     Why,
 )
 
@@ -136,6 +138,17 @@ class Store(Protocol):
         """A page of the open tasks of a shard, by (submission, item)."""
         ...
 
+    async def open_generations(self, tasks: Sequence[tuple[str, str]]) -> list[int | None]:
+        """For each (tenant, task) the generation that is open now, 0 when none is.
+
+        None: its shard cannot be reached, so nothing is known.
+        """
+        ...
+
+    async def count_tasks(self, shard: int) -> TaskCounts:
+        """Where the tasks of a shard are, in one snapshot of it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -182,4 +195,16 @@ class LockStore(Protocol):
 
     async def release(self, name: str, token: str) -> bool:
         """Gives a lock back; False when the token does not hold it any more."""
+        ...
+
+
+class SweepBoard(Protocol):
+    """Where the leader writes down what its sweeps found. Every method raises QueueUnavailable."""
+
+    async def publish(self, findings: Findings) -> None:
+        """Replaces the findings of the sweep before."""
+        ...
+
+    async def last(self) -> Findings | None:
+        """Those of the last sweep of any leader; None when there was none since the store lost its data."""
         ...

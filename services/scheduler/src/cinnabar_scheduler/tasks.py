@@ -179,3 +179,26 @@ class Position:
 
     shard: int
     lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """Where the tasks of a shard are; ``accepted`` is counted apart from the others."""
+
+    accepted: int
+    open: int
+    dead_lettered: int
+    cancelled: int
+    graded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a sweep found and mended; ``ended_ms`` is a unix time.
+
+    ``missing`` tasks were open and in no queue; ``orphaned`` ones were in a queue and not open.
+    """
+
+    missing: int
+    orphaned: int
+    ended_ms: int

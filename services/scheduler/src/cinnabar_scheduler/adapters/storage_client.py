@@ -14,7 +14,7 @@ from cinnabar_common.errors import from_rpc_error
 from cinnabar_common.names import split_task_id, task_id
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.ports import OpenTasks, StoreUnavailable
-from cinnabar_scheduler.tasks import Committed, FencedOutcome, Grade, Position, QueueName, Task
+from cinnabar_scheduler.tasks import Committed, FencedOutcome, Grade, Position, QueueName, Task, TaskCounts
 
 _RESULTS = {
     pb.CommitOutcomesResponse.COMMITTED: Committed.COMMITTED,
@@ -22,6 +22,8 @@ _RESULTS = {
     pb.CommitOutcomesResponse.SUPERSEDED: Committed.SUPERSEDED,
     pb.CommitOutcomesResponse.UNAVAILABLE: Committed.UNAVAILABLE,
 }
+
+MAX_KEYS = 10_000
 
 
 class StorageClient:
@@ -83,9 +85,36 @@ class StorageClient:
             response = await self._reader.ListOpenTasks(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             raise StoreUnavailable from from_rpc_error(error, "storage")
-        tasks = [_task(task) for task in response.tasks]
+        tasks = _tasks(response)
         last = response.tasks[-1] if len(response.tasks) == limit else None
         return OpenTasks(tasks, (last.submission_id, last.item_id) if last else None)
+
+    async def open_generations(self, tasks: Sequence[tuple[str, str]]) -> list[int | None]:
+        answers: list[int | None] = []
+        for start in range(0, len(tasks), MAX_KEYS):
+            request = pb.GetTaskStatesRequest()
+            for tenant, task in tasks[start : start + MAX_KEYS]:
+                submission, item = split_task_id(task)
+                request.keys.add(tenant=tenant, submission_id=submission, item_id=item)
+            try:
+                response = await self._reader.GetTaskStates(request, timeout=self._timeout)
+            except grpc.aio.AioRpcError as error:
+                raise StoreUnavailable from from_rpc_error(error, "storage")
+            answers += [None if state.unavailable else state.open_generation for state in response.states]
+        return answers
+
+    async def count_tasks(self, shard: int) -> TaskCounts:
+        try:
+            counts = await self._reader.CountTasks(pb.CountTasksRequest(shard=shard), timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        return TaskCounts(
+            accepted=counts.accepted,
+            open=counts.open,
+            dead_lettered=counts.dead_lettered,
+            cancelled=counts.cancelled,
+            graded=counts.graded,
+        )
 
 
 def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
@@ -107,6 +136,10 @@ def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
         message.dead_letter.reason = result.reason
         message.dead_letter.attempts = result.attempts
     return message
+
+
+def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
+    return [_task(task) for task in page.tasks]
 
 
 def _task(task: pb.OpenTask) -> Task:
