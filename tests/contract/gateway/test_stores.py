@@ -11,6 +11,7 @@ from cinnabar_common.names import AssignmentName, bucket_of, new_id, task_id
 from cinnabar_gateway.assignments import course_bucket
 from cinnabar_gateway.records import (
     Assignment,
+    DeadLetterFilter,
     Fate,
     NewSubmission,
     SubmissionKey,
@@ -20,6 +21,7 @@ from cinnabar_gateway.records import (
 from tests.support.gateway_stores import Backend
 
 NAME = AssignmentName("net", "a1")
+ALL = DeadLetterFilter()
 
 
 @pytest.fixture
@@ -194,20 +196,22 @@ async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: st
     await backend.store.create_submissions(new)
     for one in new:
         await backend.dead_letter(key(one), "q2", reason="broken")
-    found = await backend.store.list_dead_letters(tenant, queue="", after=("", ""), limit=10)
+    found = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=10)
     assert [(one.submission.submission, one.task.item) for one in found] == sorted(
         (one.submission_id, "q2") for one in new
     )
     assert {(one.task.reason, one.task.attempts, one.task.queue) for one in found} == {("broken", 3, "text")}
     assert found[0].submission.parent == NAME
     first = (found[0].submission.submission, "q2")
-    rest = await backend.store.list_dead_letters(tenant, queue="text", after=first, limit=10)
+    rest = await backend.store.list_dead_letters(
+        tenant, DeadLetterFilter(queue="text"), after=first, limit=10
+    )
     assert [one.submission for one in rest] == [found[1].submission]
-    assert await backend.store.list_dead_letters(tenant, queue="choice", after=("", ""), limit=10) == []
-    [task] = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
+    redriven = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
+    [task] = redriven.opened
     assert (task.task, task.queue, task.generation, task.item_key) == (task_id(*first), "text", 1, "r1/q2")
     assert Answer.FromString(task.answer) == Answer(item="q2", text="two")
-    assert await backend.store.redrive(tenant, [first], "operator/root") == []
+    assert (await backend.store.redrive(tenant, [first], "operator/root")).opened == []
 
 
 async def test_a_tenant_sees_nothing_of_another(backend: Backend, tenant: str) -> None:

@@ -303,7 +303,7 @@ def reading_rows() -> Iterator[Row]:
         name="redrive of nothing",
         method="operations.RedriveDeadLetters",
         request=operations_pb.RedriveDeadLettersRequest(),
-        fields=("tasks",),
+        fields=("tasks", "filter"),
         metadata=OPERATOR,
     )
 

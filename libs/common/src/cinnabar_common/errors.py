@@ -240,6 +240,17 @@ class DependencyUnavailable(SuiteError):
         super().__init__(dependency=dependency)
 
 
+class QueueDraining(SuiteError):
+    """the queue {queue} is being drained and takes nothing new: try again later"""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = ErrorReason.QUEUE_DRAINING
+    retry_seconds = 5.0  # a drain takes an operator's time, not a network's
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue=queue)
+
+
 class DeadlinePassed(SuiteError):
     """the deadline passed before the answer was known"""
 

@@ -30,6 +30,7 @@ from cinnabar_gateway.assignment_service import AssignmentService
 from cinnabar_gateway.assignments import Assignments, CurrentRevisions
 from cinnabar_gateway.calls import CallInterceptor
 from cinnabar_gateway.config import GatewayConfig
+from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.grading_service import GradingService
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import development_identity
@@ -37,6 +38,7 @@ from cinnabar_gateway.intake import Intake
 from cinnabar_gateway.operations import Operations
 from cinnabar_gateway.operations_service import OperationsService
 from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Queue, SubmissionStore
+from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
 from cinnabar_gateway.watches import WatchHub
@@ -69,6 +71,7 @@ class Gateway:
     submissions: Submissions
     handoff: Handoff
     hub: WatchHub
+    queues: QueueStates
 
 
 @asynccontextmanager
@@ -116,10 +119,25 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             outside.queue, max_batch=config.enqueue_batch, max_pending=config.max_pending_enqueues
         )
         await exits.enter_async_context(handoff.running())
+        estimates = Estimates(
+            outside.queue,
+            outside.clock,
+            fresh_seconds=config.estimate_fresh_seconds,
+            max_tenants=config.max_estimated_tenants,
+        )
+        await exits.enter_async_context(estimates.running())
+        queues = QueueStates(
+            outside.queue,
+            outside.clock,
+            refresh_seconds=config.queue_refresh_seconds,
+            forget_seconds=config.queue_forget_seconds,
+        )
+        await exits.enter_async_context(queues.running())
         submissions = Submissions(
             outside.submissions,
             outside.queue,
             handoff,
+            estimates,
             commit_batch=config.commit_batch,
             commit_lanes=config.commit_lanes,
             max_pending=config.max_pending_submissions,
@@ -141,7 +159,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             outside.probes,
             probe_seconds=config.health_timeout_seconds,
         )
-        intake = Intake(revisions, submissions, outside.clock)
+        intake = Intake(revisions, submissions, queues, outside.clock)
 
         def register(server: grpc.aio.Server) -> None:
             add_AssignmentServiceServicer_to_server(AssignmentService(assignments), server)
@@ -168,4 +186,4 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
         )
         # Watches would hold the server for its whole grace; their clients find another gateway.
         exits.callback(hub.drain)
-        yield Gateway(port=port, submissions=submissions, handoff=handoff, hub=hub)
+        yield Gateway(port=port, submissions=submissions, handoff=handoff, hub=hub, queues=queues)

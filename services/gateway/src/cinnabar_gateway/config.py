@@ -17,6 +17,10 @@ _POSITIVE = (
     "max_pending_bytes",
     "max_watches",
     "stream_window",
+    "queue_refresh_seconds",
+    "queue_forget_seconds",
+    "estimate_fresh_seconds",
+    "max_estimated_tenants",
 )
 
 
@@ -53,6 +57,13 @@ class GatewayConfig:
     """How often a watched submission is read although nothing was announced."""
     stream_window: int = 8
     """Messages of one stream that may be unacknowledged."""
+    queue_refresh_seconds: float = 1.0
+    """How often the schedulers are asked which queues drain."""
+    queue_forget_seconds: float = 10.0
+    """How long a drain is obeyed while no scheduler answers."""
+    estimate_fresh_seconds: float = 1.0
+    """How long the estimates of a tenant are used before they are asked for again."""
+    max_estimated_tenants: int = 1000
     grace_seconds: float = 5.0
 
     def __post_init__(self) -> None:

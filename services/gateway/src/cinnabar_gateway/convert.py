@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NoReturn
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,7 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
-from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionResult, ItemResult, Submission
+from cinnabar.gateway.v1.submission_service_pb2 import (
+    CreateSubmissionResult,
+    GradingEstimate,
+    ItemResult,
+    Submission,
+)
 from cinnabar.grader.v1.grade_pb2 import AnswerSet, Grade
 from cinnabar_common.errors import FieldViolation, InvalidRequest, SuiteError
 from cinnabar_common.names import AssignmentName, CourseName, SubmissionName
@@ -18,12 +24,13 @@ from cinnabar_gateway import records
 from cinnabar_gateway.assignments import etag_of
 from cinnabar_gateway.identity import Role
 from cinnabar_gateway.operations import Verdict
-from cinnabar_gateway.records import NewSubmission
+from cinnabar_gateway.records import NewSubmission, WaitEstimate
 from cinnabar_gateway.required import REQUIRED_RULE
-from cinnabar_gateway.submissions import Outcome, progress_of, state_of
+from cinnabar_gateway.submissions import Outcome, fresh, progress_of, state_of
 
 _STATES = {state: Submission.State.Value(state.name) for state in records.SubmissionState}
 _ITEM_STATES = {state: ItemResult.State.Value(state.name) for state in records.ItemState}
+_QUEUE_STATES = {state: operations_pb.Queue.State.Value(state.name) for state in records.QueueState}
 _QUEUED = Submission.State.QUEUED
 _COURSE_RULE = "must be courses/{course}"
 _ASSIGNMENT_RULE = "must be courses/{course}/assignments/{assignment}"
@@ -109,6 +116,8 @@ def submission(stored: records.Submission) -> Submission:
         max_score=stored.max_score,
         create_time=timestamp(stored.create_time_us),
         update_time=timestamp(stored.update_time_us),
+        grade_after=timestamp(stored.grade_after_us) if stored.grade_after_us is not None else None,
+        grade_by=timestamp(stored.grade_by_us) if stored.grade_by_us is not None else None,
     )
     for answer in answers:
         item = progress.get(answer.item)
@@ -121,6 +130,25 @@ def submission(stored: records.Submission) -> Submission:
             generation=item.generation,
         )
     return message
+
+
+def created(outcome: NewSubmission | records.Submission) -> Submission:
+    """What a create answers: the submission in full, with its estimate when it is new."""
+    if not isinstance(outcome, NewSubmission):
+        return submission(outcome)
+    message = submission(fresh(outcome))
+    if outcome.estimate is not None:
+        message.estimate.CopyFrom(_estimate(outcome.estimate))
+    return message
+
+
+@lru_cache(maxsize=64)  # all of a batch have the same one
+def _estimate(estimate: WaitEstimate) -> GradingEstimate:
+    return GradingEstimate(
+        position=estimate.position,
+        p50=duration(estimate.p50_seconds),
+        p90=duration(estimate.p90_seconds),
+    )
 
 
 def create_result(outcome: Outcome) -> CreateSubmissionResult:
@@ -136,6 +164,8 @@ def create_result(outcome: Outcome) -> CreateSubmissionResult:
         message.max_score = outcome.max_score
         message.create_time.seconds = seconds
         message.create_time.nanos = rest * 1000
+        if outcome.estimate is not None:
+            message.estimate.CopyFrom(_estimate(outcome.estimate))
         return result
     if isinstance(outcome, SuiteError):
         return CreateSubmissionResult(error=outcome.to_status())
@@ -161,6 +191,33 @@ def queue(counts: records.QueueCounts) -> operations_pb.Queue:
         leased=counts.leased,
         oldest_age=duration(counts.oldest_age_seconds),
         workers=counts.workers,
+        state=_QUEUE_STATES[counts.state],
+        credits=counts.credits,
+        service_p50=_maybe(counts.service_p50_seconds),
+        service_p90=_maybe(counts.service_p90_seconds),
+        predicted_work=_maybe(counts.predicted_work_seconds),
+    )
+
+
+def _maybe(seconds: float | None) -> Duration | None:
+    return duration(seconds) if seconds is not None else None
+
+
+def conservation(counted: records.Conservation) -> operations_pb.Conservation:
+    """Where every accepted task is."""
+    return operations_pb.Conservation(
+        accepted=counted.accepted,
+        open=counted.open,
+        dead_lettered=counted.dead_lettered,
+        cancelled=counted.cancelled,
+        graded=counted.graded,
+        queued=counted.queued,
+        waiting=counted.waiting,
+        leased=counted.leased,
+        balanced=counted.balanced,
+        missing=counted.missing,
+        orphaned=counted.orphaned,
+        sweep_time=timestamp(counted.sweep_time_us) if counted.sweep_time_us is not None else None,
     )
 
 

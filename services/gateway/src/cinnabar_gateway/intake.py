@@ -18,10 +18,12 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, bucket_of, is_id, new_id
+from cinnabar_gateway import grading_times
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignments import CurrentRevisions
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.identity import Identity, Role
+from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.records import NewSubmission, Submission
 from cinnabar_gateway.required import REQUIRED_RULE, missing
 from cinnabar_gateway.submissions import Outcome, Submissions
@@ -37,6 +39,7 @@ _PRIORITIES: Mapping[int, int] = {0: _NORMAL} | {
     value: value for value in SubmissionMessage.Priority.values() if value
 }
 _PRIORITY_RULE = "must be LOW, NORMAL or HIGH"
+_AT = "submission"
 
 Parent = AnswerRules | SuiteError
 """What is known of an assignment: its rules, or why there are none."""
@@ -60,12 +63,14 @@ class Intake:
         self,
         revisions: CurrentRevisions[AnswerRules],
         submissions: Submissions,
+        queues: QueueStates,
         clock: Clock,
         *,
         mint: Callable[[Bucket], str] = new_id,
     ) -> None:
         self._revisions = revisions
         self._submissions = submissions
+        self._queues = queues
         self._clock = clock
         self._mint = mint
 
@@ -149,6 +154,7 @@ class Intake:
         student = identity.role is Role.STUDENT
         author = submission.author or (identity.user if student else "")
         priority = _PRIORITIES.get(submission.priority)
+        timed = submission.HasField("grade_after") or submission.HasField("grade_by")
         if (
             not isinstance(rules, AnswerRules)
             or (tasks := rules.accept(submission.answers)) is None
@@ -156,12 +162,21 @@ class Intake:
             or (request_id and not _REQUEST_ID.fullmatch(request_id))
             or not (author == identity.user or is_id(author))
             or (parent and own_parent and own_parent != parent)
+            or (timed and any(grading_times.broken(submission, now_us, _AT)))
         ):
-            return _refusal(request, rules, author, parent)
+            return _refusal(request, rules, author, parent, now_us)
         if student and author != identity.user:
             return RoleForbidden(role=identity.role.value, action="submissions.create_for_another")
         if student and priority == _HIGH:
             return RoleForbidden(role=identity.role.value, action="submissions.create_with_high_priority")
+        after_us, by_us = grading_times.times_of(submission) if timed else (None, None)
+        refusal: SuiteError | None = None
+        if timed and (late := list(grading_times.overdue(after_us, by_us, now_us, _AT))):
+            refusal = InvalidRequest(late)
+        elif self._queues.draining:
+            refusal = self._queues.refusal(plan.queue for plan, _ in tasks)
+        if refusal is not None and not request_id:
+            return refusal
         answers = AnswerSet(answers=submission.answers).SerializeToString(deterministic=True)
         tenant = identity.tenant
         return NewSubmission(
@@ -171,16 +186,23 @@ class Intake:
             revision_id=rules.revision_id,
             author=author,
             request_id=request_id,
-            fingerprint=_fingerprint(rules.name, author, priority, answers) if request_id else b"",
+            fingerprint=(
+                _fingerprint(rules.name, author, priority, after_us, by_us, answers) if request_id else b""
+            ),
             priority=priority,
             answers=answers,
             max_score=rules.max_score,
             tasks=tasks,
             create_time_us=now_us,
+            grade_after_us=after_us,
+            grade_by_us=by_us,
+            refusal=refusal,
         )
 
 
-def _refusal(request: CreateSubmissionRequest, rules: Parent, author: str, parent: str) -> SuiteError:
+def _refusal(
+    request: CreateSubmissionRequest, rules: Parent, author: str, parent: str, now_us: int
+) -> SuiteError:
     """Why a request is refused: everything that is wrong with it, else why its assignment takes none."""
     submission = request.submission
     violations = list(missing(request, skip=frozenset({"parent"} if parent else ())))
@@ -196,13 +218,23 @@ def _refusal(request: CreateSubmissionRequest, rules: Parent, author: str, paren
         violations.append(FieldViolation("submission.priority", _PRIORITY_RULE))
     if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
         violations.append(FieldViolation("request_id", _REQUEST_ID_RULE))
+    violations += grading_times.broken(submission, now_us, _AT)
     if isinstance(rules, AnswerRules) and submission.answers:
-        violations += rules.violations(submission.answers, "submission.answers")
+        violations += rules.violations(submission.answers, f"{_AT}.answers")
     if violations:
         return InvalidRequest(violations)
     return rules if isinstance(rules, SuiteError) else SuiteError()
 
 
-def _fingerprint(name: AssignmentName, author: str, priority: int, answers: bytes) -> bytes:
-    head = f"{name}\n{author}\n{priority}\n".encode()
-    return blake2b(head + answers, digest_size=_FINGERPRINT_BYTES).digest()
+def _fingerprint(
+    name: AssignmentName,
+    author: str,
+    priority: int,
+    after_us: int | None,
+    by_us: int | None,
+    answers: bytes,
+) -> bytes:
+    head = f"{name}\n{author}\n{priority}\n"
+    if after_us is not None or by_us is not None:
+        head += f"after {after_us} by {by_us}\n"  # no serialized AnswerSet begins like this
+    return blake2b(head.encode() + answers, digest_size=_FINGERPRINT_BYTES).digest()

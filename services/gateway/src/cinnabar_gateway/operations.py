@@ -1,4 +1,4 @@
-"""What operators see and do: queues, dead letters, health."""
+"""What operators see and do: queues, dead letters, conservation, health."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cinnabar_common.names import id_bucket
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import HealthProbe, Queue, SubmissionStore
-from cinnabar_gateway.records import DeadLetter, QueueCounts
+from cinnabar_gateway.records import (
+    Conservation,
+    DeadLetter,
+    DeadLetterFilter,
+    QueueCounts,
+    QueueState,
+    RedriveFate,
+)
 
 log = logging.getLogger(__name__)
+
+MAX_REDRIVE = 1000
+"""Tasks that one call redrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +59,52 @@ class Operations:
         """All queues by name."""
         return await self._queue.counts()
 
+    async def control(self, identity: Identity, queue: str, state: QueueState) -> QueueCounts:
+        """Makes a queue do this from now on; returns the queue. ResourceNotFound when nobody uses it."""
+        # Queues are shared by all tenants, so the audit needs the operator's own.
+        await self._queue.control(queue, state, f"{identity.tenant}/{identity.actor}")
+        counts = {one.queue: one for one in await self._queue.counts()}
+        # Every scheduler obeys within a second; what was asked is decided now.
+        return replace(counts.get(queue, QueueCounts(queue=queue)), state=state)
+
+    async def conservation(self) -> Conservation:
+        """Where every accepted task is, of all tenants."""
+        return await self._queue.conservation()
+
     async def dead_letters(
-        self, identity: Identity, *, queue: str, after: tuple[str, str], limit: int
+        self, identity: Identity, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
     ) -> list[DeadLetter]:
         """Those of the caller's tenant by (submission id, item id), after ``after``."""
-        return await self._store.list_dead_letters(identity.tenant, queue=queue, after=after, limit=limit)
+        return await self._store.list_dead_letters(identity.tenant, wanted, after=after, limit=limit)
 
-    async def redrive(self, identity: Identity, tasks: Sequence[tuple[str, str]]) -> int:
-        """Opens the dead letters among (submission id, item id) again; returns how many there were."""
-        known = [task for task in tasks if id_bucket(task[0]) is not None]  # other ids are nobody's
-        opened = await self._store.redrive(identity.tenant, known, identity.actor) if known else []
-        self._handoff.offer(opened)
-        return len(opened)
+    async def redrive(self, identity: Identity, tasks: Sequence[tuple[str, str]]) -> list[RedriveFate]:
+        """Opens the dead letters among (submission id, item id) again; the fate of each, in order."""
+        # An id that carries no bucket is nobody's, and storage could not even say where to look.
+        known = [task for task in tasks if id_bucket(task[0]) is not None]
+        if not known:
+            return [RedriveFate.NOT_FOUND for _ in tasks]
+        redriven = await self._store.redrive(identity.tenant, known, identity.actor)
+        self._handoff.offer(redriven.opened)
+        fates = iter(redriven.fates)
+        return [RedriveFate.NOT_FOUND if id_bucket(task[0]) is None else next(fates) for task in tasks]
+
+    async def redrive_all(
+        self, identity: Identity, wanted: DeadLetterFilter
+    ) -> tuple[list[tuple[DeadLetter, RedriveFate]], bool]:
+        """Opens the first 1,000 dead letters of a filter again.
+
+        Each with its fate, and whether the filter lists more than these.
+        """
+        letters = await self._store.list_dead_letters(
+            identity.tenant, wanted, after=("", ""), limit=MAX_REDRIVE
+        )
+        if not letters:
+            return [], False
+        tasks = [(letter.submission.submission, letter.task.item) for letter in letters]
+        more = len(letters) == MAX_REDRIVE and bool(
+            await self._store.list_dead_letters(identity.tenant, wanted, after=tasks[-1], limit=1)
+        )
+        return list(zip(letters, await self.redrive(identity, tasks), strict=True)), more
 
     async def health(self) -> list[Verdict]:
         """Runs all probes together; an error and a time-out are unhealthy."""

@@ -12,19 +12,28 @@ from cinnabar_common import pagination
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import (
     DEFAULT_RETRY_SECONDS,
+    DependencyUnavailable,
     FieldViolation,
     InvalidRequest,
     PageTokenInvalid,
+    ResourceNotFound,
+    StateForbids,
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
-from cinnabar_gateway import convert, identity
+from cinnabar_gateway import convert, dead_letter_filters, identity
 from cinnabar_gateway.calls import Context
 from cinnabar_gateway.identity import Identity, Role
-from cinnabar_gateway.operations import Operations
-from cinnabar_gateway.required import missing
+from cinnabar_gateway.operations import MAX_REDRIVE, Operations
+from cinnabar_gateway.records import QueueState, RedriveFate
+from cinnabar_gateway.required import REQUIRED_RULE, missing
 
-MAX_REDRIVE = 1000
+_ONE_OF_RULE = "must be given, or else a filter, and not both"
+_FORBIDDEN = {
+    RedriveFate.OPEN: "OPEN",
+    RedriveFate.CANCELLED: "CANCELLED",
+    RedriveFate.GRADED: "GRADED",
+}
 
 
 class SuiteUnhealthy(SuiteError):
@@ -57,17 +66,36 @@ class OperationsService(OperationsServiceServicer):
         _operator("queues.list")
         return pb.ListQueuesResponse(queues=map(convert.queue, await self._operations.queues()))
 
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.Queue:
+        return await self._control("queues.pause", request.queue, QueueState.PAUSED)
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.Queue:
+        return await self._control("queues.resume", request.queue, QueueState.RUNNING)
+
+    async def DrainQueue(self, request: pb.DrainQueueRequest, context: Context) -> pb.Queue:
+        return await self._control("queues.drain", request.queue, QueueState.DRAINING)
+
+    async def _control(self, action: str, queue: str, state: QueueState) -> pb.Queue:
+        caller = _operator(action)
+        if not is_id(queue):
+            raise InvalidRequest([FieldViolation("queue", ID_RULE if queue else REQUIRED_RULE)])
+        return convert.queue(await self._operations.control(caller, queue, state))
+
+    async def GetConservation(self, request: pb.GetConservationRequest, context: Context) -> pb.Conservation:
+        _operator("conservation.get")
+        return convert.conservation(await self._operations.conservation())
+
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: Context
     ) -> pb.ListDeadLettersResponse:
         caller = _operator("dead_letters.list")
-        if request.queue and not is_id(request.queue):
-            raise InvalidRequest([FieldViolation("queue", ID_RULE)])
+        if violations := list(dead_letter_filters.violations(request)):
+            raise InvalidRequest(violations)
         limit = pagination.page_size(request.page_size)
-        parameters = ("dead_letters", caller.tenant, request.queue)
+        parameters = ("dead_letters", caller.tenant, *dead_letter_filters.parameters(request))
         cursor = pagination.decode_token(request.page_token, *parameters)
         page = await self._operations.dead_letters(
-            caller, queue=request.queue, after=_cursor(cursor), limit=limit
+            caller, dead_letter_filters.wanted(request), after=_cursor(cursor), limit=limit
         )
         more = len(page) == limit
         last = task_id(page[-1].submission.submission, page[-1].task.item) if more else ""
@@ -80,22 +108,50 @@ class OperationsService(OperationsServiceServicer):
         self, request: pb.RedriveDeadLettersRequest, context: Context
     ) -> pb.RedriveDeadLettersResponse:
         caller = _operator("dead_letters.redrive")
-        violations = list(missing(request))
-        if len(request.tasks) > MAX_REDRIVE:
-            violations.append(FieldViolation("tasks", f"must be 1 to {MAX_REDRIVE}"))
-        tasks: list[tuple[str, str]] = []
-        for index, task in enumerate(request.tasks):
-            name = SubmissionName.parse(task.submission)
-            if name is not None:
-                tasks.append((name.submission, task.item))
-            elif task.submission:
-                rule = "must be courses/{course}/assignments/{assignment}/submissions/{submission}"
-                violations.append(FieldViolation(f"tasks[{index}].submission", rule))
-            if task.item and not is_id(task.item):
-                violations.append(FieldViolation(f"tasks[{index}].item", ID_RULE))
+        if bool(request.tasks) == request.HasField("filter"):
+            raise InvalidRequest(
+                [FieldViolation("tasks", _ONE_OF_RULE), FieldViolation("filter", "excludes tasks")]
+            )
+        if request.HasField("filter"):
+            return await self._redrive_all(caller, request.filter)
+        tasks = _named_tasks(request)
+        fates = await self._operations.redrive(caller, tasks)
+        return pb.RedriveDeadLettersResponse(
+            redriven=fates.count(RedriveFate.REDRIVEN),
+            refused=[
+                _refusal(task, fate)
+                for task, fate in zip(request.tasks, fates, strict=True)
+                if fate is not RedriveFate.REDRIVEN
+            ],
+        )
+
+    async def _redrive_all(
+        self, caller: Identity, wanted: pb.ListDeadLettersRequest
+    ) -> pb.RedriveDeadLettersResponse:
+        violations = list(dead_letter_filters.violations(wanted, "filter"))
+        violations += [
+            FieldViolation(f"filter.{field}", "must be empty")
+            for field in ("page_size", "page_token")
+            if getattr(wanted, field)
+        ]
         if violations:
             raise InvalidRequest(violations)
-        return pb.RedriveDeadLettersResponse(redriven=await self._operations.redrive(caller, tasks))
+        found, more = await self._operations.redrive_all(caller, dead_letter_filters.wanted(wanted))
+        return pb.RedriveDeadLettersResponse(
+            redriven=sum(fate is RedriveFate.REDRIVEN for _, fate in found),
+            # Nobody named these: only those that still are dead letters were not redriven.
+            refused=[
+                _refusal(
+                    pb.RedriveDeadLettersRequest.Task(
+                        submission=str(letter.submission), item=letter.task.item
+                    ),
+                    fate,
+                )
+                for letter, fate in found
+                if fate is RedriveFate.UNAVAILABLE
+            ],
+            more=more,
+        )
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.HealthReport:
         verdicts = await self._operations.health()
@@ -109,6 +165,40 @@ def _operator(action: str) -> Identity:
     caller = identity.current()
     caller.require(action, Role.OPERATOR)
     return caller
+
+
+def _named_tasks(request: pb.RedriveDeadLettersRequest) -> list[tuple[str, str]]:
+    """(submission id, item id) of each task. InvalidRequest."""
+    violations = list(missing(request))
+    if len(request.tasks) > MAX_REDRIVE:
+        violations.append(FieldViolation("tasks", f"must be 1 to {MAX_REDRIVE}"))
+    tasks: list[tuple[str, str]] = []
+    for index, task in enumerate(request.tasks):
+        name = SubmissionName.parse(task.submission)
+        if name is not None:
+            tasks.append((name.submission, task.item))
+        elif task.submission:
+            rule = "must be courses/{course}/assignments/{assignment}/submissions/{submission}"
+            violations.append(FieldViolation(f"tasks[{index}].submission", rule))
+        if task.item and not is_id(task.item):
+            violations.append(FieldViolation(f"tasks[{index}].item", ID_RULE))
+    if violations:
+        raise InvalidRequest(violations)
+    return tasks
+
+
+def _refusal(
+    task: pb.RedriveDeadLettersRequest.Task, fate: RedriveFate
+) -> pb.RedriveDeadLettersResponse.Refusal:
+    resource = f"{task.submission}/items/{task.item}"
+    error: SuiteError
+    if fate is RedriveFate.UNAVAILABLE:
+        error = DependencyUnavailable("storage")
+    elif (state := _FORBIDDEN.get(fate)) is not None:
+        error = StateForbids(resource, state)
+    else:
+        error = ResourceNotFound(resource)
+    return pb.RedriveDeadLettersResponse.Refusal(task=task, error=error.to_status())
 
 
 def _cursor(text: str) -> tuple[str, str]:

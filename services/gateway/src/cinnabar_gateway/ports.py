@@ -17,12 +17,17 @@ from cinnabar_gateway.records import (
     CancelledTask,
     Change,
     Committed,
+    Conservation,
     DeadLetter,
+    DeadLetterFilter,
     NewSubmission,
     QueueCounts,
     QueuedTask,
+    QueueState,
+    Redriven,
     Submission,
     SubmissionKey,
+    WaitEstimate,
 )
 
 
@@ -63,7 +68,8 @@ class SubmissionStore(Protocol):
 
         Safe to repeat with the same ids or request ids: those give DUPLICATE with
         the id stored before, or CONFLICT when the fingerprint is another one. The
-        positions show all that is CREATED or DUPLICATE.
+        positions show all that is CREATED or DUPLICATE. One with a ``refusal`` is
+        only looked for: DUPLICATE, CONFLICT or ABSENT, and nothing is stored.
         """
         ...
 
@@ -89,17 +95,23 @@ class SubmissionStore(Protocol):
     async def cancel_submission(
         self, key: SubmissionKey, actor: str
     ) -> tuple[list[CancelledTask], Positions]:
-        """Cancels the open tasks; returns those that it cancelled."""
+        """Cancels the open tasks; returns those that it cancelled.
+
+        DependencyUnavailable also when only the submission's shard is away.
+        """
         ...
 
     async def list_dead_letters(
-        self, tenant: str, *, queue: str, after: tuple[str, str], limit: int
+        self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
     ) -> list[DeadLetter]:
-        """By (submission id, item id), those after ``after``; of all queues for ""."""
+        """By (submission id, item id), those after ``after``, up to ``limit`` (1 to 1,000)."""
         ...
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> list[QueuedTask]:
-        """Opens the dead letters among (submission id, item id) again; returns what to enqueue."""
+    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
+        """Opens the dead letters among (submission id, item id) again, up to 1,000.
+
+        A shard that is away costs only its own tasks: their fate is UNAVAILABLE.
+        """
         ...
 
 
@@ -116,6 +128,21 @@ class Queue(Protocol):
 
     async def counts(self) -> list[QueueCounts]:
         """All queues by name."""
+        ...
+
+    async def estimates(self, tenant: str) -> dict[str, WaitEstimate]:
+        """How long a new task of the tenant waits, by queue.
+
+        Left out are queues that are paused, and those whose service time nobody has measured.
+        """
+        ...
+
+    async def control(self, queue: str, state: QueueState, actor: str) -> None:
+        """Makes the queue do this from now on. ResourceNotFound when nobody uses the queue."""
+        ...
+
+    async def conservation(self) -> Conservation:
+        """Where every accepted task is, of all tenants."""
         ...
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from cinnabar_common.errors import SuiteError
 from cinnabar_common.names import AssignmentName, SubmissionName
 from cinnabar_gateway.consistency import Positions
 
@@ -85,15 +86,31 @@ class NewSubmission:
     max_score: float
     tasks: list[tuple[TaskPlan, bytes]]
     create_time_us: int
+    grade_after_us: int | None = None
+    grade_by_us: int | None = None
+    refusal: SuiteError | None = None
+    """Why it is not to be committed now; it is then only looked for under its request id."""
+    estimate: WaitEstimate | None = None
+    """When to expect its last grade; set once it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEstimate:
+    """How long a new task waits for its grade: ``position`` tasks go before it; seconds by quantile."""
+
+    position: int
+    p50_seconds: float
+    p90_seconds: float
 
 
 class Fate(enum.Enum):
-    """What storage did with a new submission."""
+    """What storage did with a new submission; ABSENT: it was only looked for, and is not there."""
 
     CREATED = 1
     DUPLICATE = 2
     CONFLICT = 3
     UNAVAILABLE = 4
+    ABSENT = 5
 
 
 @dataclass(slots=True)
@@ -152,6 +169,8 @@ class Submission:
     create_time_us: int
     tasks: tuple[Task, ...]
     grades: tuple[Grade, ...]
+    grade_after_us: int | None = None
+    grade_by_us: int | None = None
 
     @property
     def name(self) -> SubmissionName:
@@ -177,6 +196,8 @@ class QueuedTask:
     priority: int
     item_key: str
     answer: bytes
+    not_before_us: int | None = None
+    grade_by_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +217,80 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters are meant; all that is empty or None says nothing."""
+
+    queue: str = ""
+    course: str = ""
+    assignment: str = ""
+    reason: str = ""
+    given_up_after_us: int | None = None
+    given_up_before_us: int | None = None
+
+
+class RedriveFate(enum.Enum):
+    """What became of one task that was to be redriven."""
+
+    REDRIVEN = 1
+    OPEN = 2
+    CANCELLED = 3
+    GRADED = 4
+    NOT_FOUND = 5
+    UNAVAILABLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What is open again, as the queue takes it, and the fate of each task asked for, in order."""
+
+    opened: list[QueuedTask]
+    fates: list[RedriveFate]
+
+
+class QueueState(enum.Enum):
+    """What a queue does with its tasks; the names are those of the public API."""
+
+    RUNNING = 1
+    PAUSED = 2
+    DRAINING = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounts:
-    """The state of one queue; ``workers`` are those of all schedulers that answered."""
+    """The state of one queue; ``workers`` and ``credits`` are those of all schedulers that answered.
+
+    Times that nobody has measured are None.
+    """
 
     queue: str
-    ready: int
-    delayed: int
+    ready: int = 0
+    delayed: int = 0
+    leased: int = 0
+    oldest_age_seconds: float = 0.0
+    workers: int = 0
+    credits: int = 0
+    state: QueueState = QueueState.RUNNING
+    service_p50_seconds: float | None = None
+    service_p90_seconds: float | None = None
+    predicted_work_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conservation:
+    """Where every accepted task is; see ``cinnabar.scheduler.v1``."""
+
+    accepted: int
+    open: int
+    dead_lettered: int
+    cancelled: int
+    graded: int
+    queued: int
+    waiting: int
     leased: int
-    oldest_age_seconds: float
-    workers: int
+    balanced: bool
+    missing: int = 0
+    orphaned: int = 0
+    sweep_time_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_
 from cinnabar_gateway.consistency import TOKEN_KEY, encode_token, merged
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
-from cinnabar_gateway.records import NewSubmission, SubmissionKey
+from cinnabar_gateway.records import SubmissionKey
 from cinnabar_gateway.required import missing
-from cinnabar_gateway.submissions import Submissions, fresh, visible
+from cinnabar_gateway.submissions import Submissions, visible
 from cinnabar_gateway.watches import WatchHub
 
 MAX_BATCH = 1000
@@ -51,7 +51,7 @@ class SubmissionService(SubmissionServiceServicer):
         request.request_id = request_id_of(request.request_id, metadata_value(context, IDEMPOTENCY_KEY))
         outcome, positions = await self._intake.create(caller, request, min_positions(context))
         await send_positions(context, positions)
-        return convert.submission(fresh(outcome) if isinstance(outcome, NewSubmission) else outcome)
+        return convert.created(outcome)
 
     async def BatchCreateSubmissions(
         self, request: pb.BatchCreateSubmissionsRequest, context: Context

@@ -30,6 +30,7 @@ from cinnabar_common.errors import (
 )
 from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket, task_id
 from cinnabar_gateway.consistency import Positions, merged
+from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.ports import Queue, SubmissionStore
@@ -51,8 +52,8 @@ log = logging.getLogger(__name__)
 
 COMMIT_QUEUE = "storage.create_submissions"
 FIRST_GENERATION = 1
-FINAL = frozenset({SubmissionState.GRADED, SubmissionState.CANCELLED})
-"""States that never change again; a FAILED submission can be redriven."""
+FINAL = frozenset({SubmissionState.GRADED, SubmissionState.CANCELLED, SubmissionState.FAILED})
+"""States in which nothing is open: nothing changes any more unless somebody intervenes."""
 
 _WITHOUT_GRADE = {
     TaskState.OPEN: ItemState.QUEUED,
@@ -101,7 +102,7 @@ def state_of(items: Sequence[ItemProgress]) -> SubmissionState:
 
 
 def is_final(submission: Submission) -> bool:
-    """Whether the submission can still change."""
+    """Whether the submission changes no more by itself."""
     return state_of(list(progress_of(submission).values())) in FINAL
 
 
@@ -128,6 +129,7 @@ class Submissions:
         store: SubmissionStore,
         queue: Queue,
         handoff: Handoff,
+        estimates: Estimates,
         *,
         commit_batch: int = 1000,
         commit_lanes: int = 2,
@@ -138,6 +140,7 @@ class Submissions:
         self._store = store
         self._queue = queue
         self._handoff = handoff
+        self._estimates = estimates
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
         self._commits = Coalescer[NewSubmission, Committed](
@@ -160,9 +163,13 @@ class Submissions:
     async def create(self, new: Sequence[NewSubmission]) -> tuple[list[Outcome], Positions]:
         """Commits submissions; one outcome each, in order, and where to read them.
 
-        Outcomes that are errors: RequestIdReused, DependencyUnavailable. Raises
-        Overloaded or DependencyUnavailable when nothing is known to be committed.
+        Those committed now get their estimate, where there is one. One with a
+        ``refusal`` (and a request id) is only looked for. Outcomes that are errors: the refusal,
+        RequestIdReused, DependencyUnavailable. Raises Overloaded or
+        DependencyUnavailable when nothing is known to be committed.
         """
+        for tenant in {one.tenant for one in new}:
+            self._estimates.expect(tenant)  # asked while storage commits, so that nobody waits for it
         size = sum(len(one.answers) for one in new)
         if self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes:
             raise Overloaded(COMMIT_QUEUE)
@@ -178,12 +185,15 @@ class Submissions:
             match one.fate:
                 case Fate.CREATED:
                     pass
+                case Fate.ABSENT:
+                    outcomes[index] = new[index].refusal or SuiteError()
                 case Fate.DUPLICATE:
                     earlier.append(index)
                 case Fate.CONFLICT:
                     outcomes[index] = RequestIdReused(new[index].request_id)
                 case Fate.UNAVAILABLE:
                     outcomes[index] = DependencyUnavailable("storage")
+        self._estimates.fill(outcomes)
         if earlier:
             keys = [SubmissionKey(new[index].tenant, committed[index].submission_id) for index in earlier]
             found = {one.submission_id: one for one in await self._store.get_submissions(keys, positions)}
@@ -225,7 +235,7 @@ class Submissions:
     ) -> tuple[Submission, Positions]:
         """Cancels what is open; returns the submission after it.
 
-        ResourceNotFound; StateForbids when nothing was open, but for a submission
+        ResourceNotFound; DependencyUnavailable; StateForbids when nothing was open, but for a submission
         that is cancelled already.
         """
         await self.get(identity, name, min_positions)
@@ -255,6 +265,8 @@ class Submissions:
                     new.priority,
                     plan.item_key,
                     answer,
+                    new.grade_after_us,
+                    new.grade_by_us,
                 )
                 for new, one in zip(batch, committed, strict=True)
                 if one.fate is Fate.CREATED
@@ -296,4 +308,6 @@ def fresh(new: NewSubmission) -> Submission:
             for plan, _ in new.tasks
         ),
         grades=(),
+        grade_after_us=new.grade_after_us,
+        grade_by_us=new.grade_by_us,
     )

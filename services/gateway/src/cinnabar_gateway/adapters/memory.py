@@ -17,16 +17,22 @@ from cinnabar_gateway.records import (
     CancelledTask,
     Change,
     Committed,
+    Conservation,
     DeadLetter,
+    DeadLetterFilter,
     Fate,
     Grade,
     NewSubmission,
     QueueCounts,
     QueuedTask,
+    QueueState,
+    RedriveFate,
+    Redriven,
     Submission,
     SubmissionKey,
     Task,
     TaskState,
+    WaitEstimate,
 )
 from cinnabar_gateway.submissions import fresh
 
@@ -121,6 +127,8 @@ class MemoryStorage:
             return Committed(fate, stored if same else new.submission_id, positions)
         if key in self._submissions:
             return Committed(Fate.DUPLICATE, new.submission_id, positions)
+        if new.refusal is not None:
+            return Committed(Fate.ABSENT, new.submission_id, positions)
         self._submissions[key] = fresh(new)
         if new.request_id:
             self._requests[request] = (new.submission_id, new.fingerprint)
@@ -165,7 +173,7 @@ class MemoryStorage:
         return cancelled, (self._written(),)
 
     async def list_dead_letters(
-        self, tenant: str, *, queue: str, after: tuple[str, str], limit: int
+        self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
     ) -> list[DeadLetter]:
         """See SubmissionStore."""
         found = [
@@ -173,23 +181,33 @@ class MemoryStorage:
             for key, one in self._submissions.items()
             for task in one.tasks
             if key.tenant == tenant
-            and task.state is TaskState.DEAD_LETTERED
-            and queue in ("", task.queue)
+            and _is_wanted(wanted, one, task)
             and (one.submission_id, task.item) > after
         ]
         return sorted(found, key=lambda one: (one.submission.submission, one.task.item))[:limit]
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> list[QueuedTask]:
+    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
         """See SubmissionStore."""
         opened: list[QueuedTask] = []
+        fates: list[RedriveFate] = []
         for submission_id, item in tasks:
             key = SubmissionKey(tenant, submission_id)
             stored = self._submissions.get(key)
-            for task in stored.tasks if stored else ():
-                if stored and task.item == item and task.state is TaskState.DEAD_LETTERED:
-                    self._move(key, replace(task, state=TaskState.OPEN, update_time_us=self._now_us()))
-                    opened.append(_queued(stored, task))
-        return opened
+            fates.append(self._redrive(stored, item, opened) if stored else RedriveFate.NOT_FOUND)
+        return Redriven(opened, fates)
+
+    def _redrive(self, stored: Submission, item: str, opened: list[QueuedTask]) -> RedriveFate:
+        task = next((one for one in stored.tasks if one.item == item), None)
+        if task is None:
+            graded = any(one.item == item for one in stored.grades)
+            return RedriveFate.GRADED if graded else RedriveFate.NOT_FOUND
+        if task.state is TaskState.DEAD_LETTERED:
+            now = self._now_us()
+            key = SubmissionKey(stored.tenant, stored.submission_id)
+            self._move(key, replace(task, state=TaskState.OPEN, update_time_us=now))
+            opened.append(_queued(stored, task))
+            return RedriveFate.REDRIVEN
+        return RedriveFate.OPEN if task.state is TaskState.OPEN else RedriveFate.CANCELLED
 
     def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
         """What a grader's outcome does: closes the open task of the item. KeyError when there is none."""
@@ -231,6 +249,19 @@ class MemoryStorage:
         self._submissions[key] = replace(stored, tasks=tasks)
 
 
+def _is_wanted(wanted: DeadLetterFilter, stored: Submission, task: Task) -> bool:
+    given_up_us = task.update_time_us
+    return (
+        task.state is TaskState.DEAD_LETTERED
+        and wanted.queue in ("", task.queue)
+        and wanted.course in ("", stored.parent.course)
+        and wanted.assignment in ("", stored.parent.assignment)
+        and wanted.reason in task.reason
+        and (wanted.given_up_after_us is None or given_up_us >= wanted.given_up_after_us)
+        and (wanted.given_up_before_us is None or given_up_us < wanted.given_up_before_us)
+    )
+
+
 def _queued(stored: Submission, task: Task) -> QueuedTask:
     answers = AnswerSet.FromString(stored.answers).answers
     return QueuedTask(
@@ -241,19 +272,28 @@ def _queued(stored: Submission, task: Task) -> QueuedTask:
         priority=stored.priority,
         item_key=f"{stored.revision_id}/{task.item}",
         answer=next(answer.SerializeToString() for answer in answers if answer.item == task.item),
+        not_before_us=stored.grade_after_us,
+        grade_by_us=stored.grade_by_us,
     )
 
 
 class MemoryQueue:
-    """Implements the port Queue; everything stays ready."""
+    """Implements the port Queue; nothing is ever leased.
 
-    def __init__(self) -> None:
+    ``waits`` are the estimates that everybody gets; ``states`` are those of the queues that were used.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self.tasks: dict[tuple[str, int], QueuedTask] = {}
+        self.states: dict[str, QueueState] = {}
+        self.waits: dict[str, WaitEstimate] = {}
 
     async def enqueue(self, tasks: Sequence[QueuedTask]) -> None:
         """See Queue."""
         for task in tasks:
             self.tasks.setdefault((task.task, task.generation), task)
+            self.states.setdefault(task.queue, QueueState.RUNNING)
 
     async def cancel(self, tasks: Sequence[CancelledTask]) -> None:
         """See Queue."""
@@ -262,18 +302,44 @@ class MemoryQueue:
 
     async def counts(self) -> list[QueueCounts]:
         """See Queue."""
-        queues = [task.queue for task in self.tasks.values()]
         return [
             QueueCounts(
                 queue=queue,
-                ready=queues.count(queue),
-                delayed=0,
-                leased=0,
-                oldest_age_seconds=0.0,
-                workers=0,
+                ready=sum(task.queue == queue and not self._delayed(task) for task in self.tasks.values()),
+                delayed=sum(task.queue == queue and self._delayed(task) for task in self.tasks.values()),
+                state=state,
             )
-            for queue in sorted(set(queues))
+            for queue, state in sorted(self.states.items())
         ]
+
+    async def estimates(self, tenant: str) -> dict[str, WaitEstimate]:
+        """See Queue."""
+        paused = {queue for queue, state in self.states.items() if state is QueueState.PAUSED}
+        return {queue: wait for queue, wait in self.waits.items() if queue not in paused}
+
+    async def control(self, queue: str, state: QueueState, actor: str) -> None:
+        """See Queue."""
+        if queue not in self.states:
+            raise ResourceNotFound(f"queues/{queue}")
+        self.states[queue] = state
+
+    async def conservation(self) -> Conservation:
+        """See Queue. All that was accepted is here, or was cancelled and forgotten."""
+        delayed = sum(map(self._delayed, self.tasks.values()))
+        return Conservation(
+            accepted=len(self.tasks),
+            open=len(self.tasks),
+            dead_lettered=0,
+            cancelled=0,
+            graded=0,
+            queued=len(self.tasks) - delayed,
+            waiting=delayed,
+            leased=0,
+            balanced=True,
+        )
+
+    def _delayed(self, task: QueuedTask) -> bool:
+        return task.not_before_us is not None and task.not_before_us > self._clock.time() * 1e6
 
 
 class MemoryChanges:

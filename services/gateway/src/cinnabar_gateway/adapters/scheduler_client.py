@@ -12,11 +12,20 @@ import grpc
 
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
-from cinnabar_common.errors import SuiteError, from_rpc_error
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
+from cinnabar_common.errors import ResourceNotFound, SuiteError, from_rpc_error
 from cinnabar_gateway import deadlines
 from cinnabar_gateway.adapters import storage_messages as messages
 from cinnabar_gateway.adapters.chunks import chunks
-from cinnabar_gateway.records import CancelledTask, Change, QueueCounts, QueuedTask
+from cinnabar_gateway.records import (
+    CancelledTask,
+    Change,
+    Conservation,
+    QueueCounts,
+    QueuedTask,
+    QueueState,
+    WaitEstimate,
+)
 
 DEPENDENCY = "scheduler"
 _MAX_TASKS = 10_000
@@ -69,26 +78,73 @@ class SchedulerClient:
 
     async def counts(self) -> list[QueueCounts]:
         """See Queue. Tasks are counted in Redis, the same for all; workers by each scheduler."""
-        request = pb.GetQueueStatsRequest()
+        counts: dict[str, QueueCounts] = {}
+        for stats in await self._stats(pb.GetQueueStatsRequest()):
+            known = counts.get(stats.queue)
+            counts[stats.queue] = _both(known, _counts(stats)) if known else _counts(stats)
+        return [counts[queue] for queue in sorted(counts)]
+
+    async def estimates(self, tenant: str) -> dict[str, WaitEstimate]:
+        """See Queue. Each scheduler judges by its own workers: the most hopeful one sees the most of them."""
+        found: dict[str, WaitEstimate] = {}
+        for stats in await self._stats(pb.GetQueueStatsRequest(tenant=tenant)):
+            if not stats.HasField("estimate") or stats.state == pb.QueueState.PAUSED:
+                continue
+            estimate = WaitEstimate(
+                stats.estimate.position,
+                stats.estimate.p50.ToMicroseconds() / 1e6,
+                stats.estimate.p90.ToMicroseconds() / 1e6,
+            )
+            known = found.get(stats.queue)
+            if known is None or estimate.p90_seconds < known.p90_seconds:
+                found[stats.queue] = estimate
+        return found
+
+    async def control(self, queue: str, state: QueueState, actor: str) -> None:
+        """See Queue."""
+        request = pb.ControlQueueRequest(queue=queue, state=pb.QueueState.Value(state.name), actor=actor)
+        try:
+            await self._call(self._any.ControlQueue, request)
+        except SuiteError as error:
+            if error.error_reason == ErrorReason.RESOURCE_NOT_FOUND:
+                raise ResourceNotFound(f"queues/{queue}") from error
+            raise
+
+    async def conservation(self) -> Conservation:
+        """See Queue."""
+        counted = await self._call(self._any.GetConservation, pb.GetConservationRequest())
+        return Conservation(
+            accepted=counted.accepted,
+            open=counted.open,
+            dead_lettered=counted.dead_lettered,
+            cancelled=counted.cancelled,
+            graded=counted.graded,
+            queued=counted.queued,
+            waiting=counted.waiting,
+            leased=counted.leased,
+            balanced=counted.balanced,
+            missing=counted.missing,
+            orphaned=counted.orphaned,
+            sweep_time_us=counted.sweep_time.ToMicroseconds() if counted.HasField("sweep_time") else None,
+        )
+
+    async def _stats(self, request: pb.GetQueueStatsRequest) -> list[pb.QueueStats]:
+        """What the schedulers that answer say of each queue. DependencyUnavailable when none does."""
         answers = await asyncio.gather(
             *(self._call(one.GetQueueStats, request) for one in self._each), return_exceptions=True
         )
-        counts: dict[str, QueueCounts] = {}
-        failure: SuiteError | None = None
+        stats: list[pb.QueueStats] = []
+        failures: list[SuiteError] = []
         for answer in answers:
             if isinstance(answer, SuiteError):
-                failure = answer
-                continue
-            if isinstance(answer, BaseException):
+                failures.append(answer)
+            elif isinstance(answer, BaseException):
                 raise answer
-            for stats in answer.queues:
-                known = counts.get(stats.queue)
-                counts[stats.queue] = (
-                    replace(known, workers=known.workers + stats.workers) if known else _counts(stats)
-                )
-        if failure is not None and all(isinstance(answer, SuiteError) for answer in answers):
-            raise failure
-        return [counts[queue] for queue in sorted(counts)]
+            else:
+                stats += answer.queues
+        if failures and len(failures) == len(answers):
+            raise failures[0]
+        return stats
 
 
 class SchedulerChanges:
@@ -161,7 +217,7 @@ def _taken(ids: set[str]) -> list[str]:
 
 
 def _queued(task: QueuedTask) -> pb.QueuedTask:
-    return pb.QueuedTask(
+    message = pb.QueuedTask(
         task=task.task,
         tenant=task.tenant,
         queue=task.queue,
@@ -170,9 +226,21 @@ def _queued(task: QueuedTask) -> pb.QueuedTask:
         item_key=task.item_key,
         answer=task.answer,
     )
+    if task.not_before_us is not None:
+        message.not_before.CopyFrom(messages.timestamp(task.not_before_us))
+    if task.grade_by_us is not None:
+        message.grade_by.CopyFrom(messages.timestamp(task.grade_by_us))
+    return message
+
+
+_STATES = {
+    pb.QueueState.PAUSED: QueueState.PAUSED,
+    pb.QueueState.DRAINING: QueueState.DRAINING,
+}
 
 
 def _counts(stats: pb.QueueStats) -> QueueCounts:
+    measured = stats.HasField("service_time")
     return QueueCounts(
         queue=stats.queue,
         ready=stats.ready,
@@ -180,4 +248,27 @@ def _counts(stats: pb.QueueStats) -> QueueCounts:
         leased=stats.leased,
         oldest_age_seconds=stats.oldest_age.ToMicroseconds() / 1e6,
         workers=stats.workers,
+        credits=stats.credits,
+        state=_STATES.get(stats.state, QueueState.RUNNING),
+        service_p50_seconds=stats.service_time.p50.ToMicroseconds() / 1e6 if measured else None,
+        service_p90_seconds=stats.service_time.p90.ToMicroseconds() / 1e6 if measured else None,
+        predicted_work_seconds=(
+            stats.predicted_work.ToMicroseconds() / 1e6 if stats.HasField("predicted_work") else None
+        ),
     )
+
+
+def _both(one: QueueCounts, other: QueueCounts) -> QueueCounts:
+    """What two schedulers say together: workers add up, the slower measurement counts."""
+    return replace(
+        one,
+        workers=one.workers + other.workers,
+        credits=one.credits + other.credits,
+        service_p50_seconds=_slower(one.service_p50_seconds, other.service_p50_seconds),
+        service_p90_seconds=_slower(one.service_p90_seconds, other.service_p90_seconds),
+        predicted_work_seconds=_slower(one.predicted_work_seconds, other.predicted_work_seconds),
+    )
+
+
+def _slower(one: float | None, other: float | None) -> float | None:
+    return max((seconds for seconds in (one, other) if seconds is not None), default=None)

@@ -29,9 +29,10 @@ from cinnabar_gateway.records import (
     CancelledTask,
     Committed,
     DeadLetter,
+    DeadLetterFilter,
     Fate,
     NewSubmission,
-    QueuedTask,
+    Redriven,
     Submission,
     SubmissionKey,
 )
@@ -181,20 +182,27 @@ class StorageClient:
         return cancelled, messages.positions(response.positions)
 
     async def list_dead_letters(
-        self, tenant: str, *, queue: str, after: tuple[str, str], limit: int
+        self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
     ) -> list[DeadLetter]:
         """See SubmissionStore."""
         request = pb.ListDeadLettersRequest(
             tenant=tenant,
-            queue=queue,
+            queue=wanted.queue,
+            course=wanted.course,
+            assignment=wanted.assignment,
+            reason=wanted.reason,
             after_submission_id=after[0],
             after_item_id=after[1],
             limit=limit,
         )
+        if wanted.given_up_after_us is not None:
+            request.given_up_after.CopyFrom(messages.timestamp(wanted.given_up_after_us))
+        if wanted.given_up_before_us is not None:
+            request.given_up_before.CopyFrom(messages.timestamp(wanted.given_up_before_us))
         response = await self._call(self._reader.ListDeadLetters, request)
         return list(map(messages.dead_letter, response.dead_letters))
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> list[QueuedTask]:
+    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
         """See SubmissionStore."""
         request = pb.RedriveTasksRequest(
             tenant=tenant,
@@ -205,7 +213,10 @@ class StorageClient:
             actor=actor,
         )
         response = await self._call(self._writer.RedriveTasks, request)
-        return list(map(messages.queued_task, response.tasks))
+        return Redriven(
+            list(map(messages.queued_task, response.tasks)),
+            [messages.REDRIVE_FATES[result] for result in response.results],
+        )
 
 
 def _meant(error: SuiteError, name: AssignmentName) -> SuiteError:

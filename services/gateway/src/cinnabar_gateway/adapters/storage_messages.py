@@ -18,6 +18,7 @@ from cinnabar_gateway.records import (
     Grade,
     NewSubmission,
     QueuedTask,
+    RedriveFate,
     Submission,
     Task,
     TaskState,
@@ -34,7 +35,23 @@ FATES = {
     _STATUS.DUPLICATE: Fate.DUPLICATE,
     _STATUS.CONFLICT: Fate.CONFLICT,
     _STATUS.UNAVAILABLE: Fate.UNAVAILABLE,
+    _STATUS.ABSENT: Fate.ABSENT,
 }
+_REDRIVE = storage_service_pb2.RedriveTasksResponse.Result
+REDRIVE_FATES = {
+    _REDRIVE.REDRIVEN: RedriveFate.REDRIVEN,
+    _REDRIVE.NOT_DEAD_OPEN: RedriveFate.OPEN,
+    _REDRIVE.NOT_DEAD_CANCELLED: RedriveFate.CANCELLED,
+    _REDRIVE.NOT_DEAD_GRADED: RedriveFate.GRADED,
+    _REDRIVE.NOT_FOUND: RedriveFate.NOT_FOUND,
+    _REDRIVE.UNAVAILABLE: RedriveFate.UNAVAILABLE,
+}
+
+
+def timestamp(time_us: int) -> Timestamp:
+    """A time in µs since 1970-01-01 UTC."""
+    seconds, rest = divmod(time_us, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
 def position(message: position_pb2.Position) -> Position:
@@ -92,6 +109,12 @@ def new_submission_message(new: NewSubmission) -> storage_service_pb2.NewSubmiss
         max_score=new.max_score,
         create_time=Timestamp(seconds=seconds, nanos=rest * 1000),
     )
+    if new.grade_after_us is not None:
+        message.grade_after.CopyFrom(timestamp(new.grade_after_us))
+    if new.grade_by_us is not None:
+        message.grade_by.CopyFrom(timestamp(new.grade_by_us))
+    if new.refusal is not None:
+        message.existing_only = True
     for plan, _ in new.tasks:
         message.tasks.add(item_id=plan.item, queue=plan.queue)
     return message
@@ -111,6 +134,8 @@ def submission(message: records_pb2.SubmissionRecord) -> Submission:
         create_time_us=message.create_time.ToMicroseconds(),
         tasks=tuple(map(_task, message.tasks)),
         grades=tuple(map(_grade, message.grades)),
+        grade_after_us=message.grade_after.ToMicroseconds() if message.HasField("grade_after") else None,
+        grade_by_us=message.grade_by.ToMicroseconds() if message.HasField("grade_by") else None,
     )
 
 
@@ -134,6 +159,8 @@ def queued_task(message: storage_service_pb2.OpenTask) -> QueuedTask:
         priority=message.priority,
         item_key=f"{message.revision_id}/{message.item_id}",
         answer=mine.SerializeToString() if mine is not None else b"",
+        not_before_us=message.grade_after.ToMicroseconds() if message.HasField("grade_after") else None,
+        grade_by_us=message.grade_by.ToMicroseconds() if message.HasField("grade_by") else None,
     )
 
 
