@@ -47,7 +47,8 @@ class Submission(_message.Message):
         """Cancelled before every item was graded. Final."""
         FAILED: Submission._State.ValueType  # 5
         """Nothing is open, and at least one item could not be graded in spite of
-        all attempts; operators see why and may redrive it.
+        all attempts, or not in time. It stays so, and watches end, unless an
+        operator, who sees why, redrives it: then it is QUEUED or GRADING again.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
@@ -65,7 +66,8 @@ class Submission(_message.Message):
     """Cancelled before every item was graded. Final."""
     FAILED: Submission.State.ValueType  # 5
     """Nothing is open, and at least one item could not be graded in spite of
-    all attempts; operators see why and may redrive it.
+    all attempts, or not in time. It stays so, and watches end, unless an
+    operator, who sees why, redrives it: then it is QUEUED or GRADING again.
     """
 
     class _Priority:
@@ -143,18 +145,21 @@ class Submission(_message.Message):
 
     @_builtins.property
     def grade_after(self) -> _timestamp_pb2.Timestamp:
-        """Do not grade before this time: in the future, at most 400 days ahead."""
+        """Do not grade before this time: in the future, at most 400 days ahead. A time
+        of the last minute still counts as the future, for clocks that differ.
+        """
 
     @_builtins.property
     def grade_by(self) -> _timestamp_pb2.Timestamp:
         """What has no grade at this time is given up and FAILED, even while a grader
-        works on it; in the future, and after `grade_after`.
+        works on it: in the future, at most 400 days ahead, and after `grade_after`.
         """
 
     @_builtins.property
     def estimate(self) -> Global___GradingEstimate:
-        """In the answer to a create: when to expect the grades. Absent while nothing
-        is known of the queues.
+        """In the answer to a create: when to expect the grades, counted from the
+        answer. Absent while nothing is known of the queues or one of them is
+        paused, and in the answer to a repeated request.
         """
 
     def __init__(
@@ -382,8 +387,8 @@ class CreateSubmissionResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submission(self) -> Global___Submission:
-        """It is accepted. Only `name`, `author`, `revision_id`, `state`, `max_score`
-        and `create_time` are set.
+        """It is accepted. Only `name`, `author`, `revision_id`, `state`, `max_score`,
+        `create_time` and `estimate` are set.
         """
 
     @_builtins.property

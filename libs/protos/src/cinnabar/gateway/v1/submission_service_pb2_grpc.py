@@ -95,7 +95,8 @@ class SubmissionServiceServicer:
         `idempotency-key`) the call may be repeated: the same content gives the
         first answer, other content FAILED_PRECONDITION / REQUEST_ID_REUSED.
         NOT_FOUND / RESOURCE_NOT_FOUND for an unknown assignment;
-        FAILED_PRECONDITION / STATE_FORBIDS when it is closed.
+        FAILED_PRECONDITION / STATE_FORBIDS when it is closed; UNAVAILABLE /
+        QUEUE_DRAINING when an operator drains a queue that it needs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,8 +133,10 @@ class SubmissionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchSubmission(self, request, context):
-        """Sends the submission now and again whenever it changes, until it is in a
-        final state, then ends. Over REST one JSON object per line.
+        """Sends the submission now and again whenever it changes, until nothing of it
+        is open (GRADED, CANCELLED or FAILED), then ends. When it is opened again,
+        say by the redrive of a FAILED one, a new watch follows it to its next end.
+        Over REST one JSON object per line.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class SubmissionServiceStub:
     `idempotency-key`) the call may be repeated: the same content gives the
     first answer, other content FAILED_PRECONDITION / REQUEST_ID_REUSED.
     NOT_FOUND / RESOURCE_NOT_FOUND for an unknown assignment;
-    FAILED_PRECONDITION / STATE_FORBIDS when it is closed.
+    FAILED_PRECONDITION / STATE_FORBIDS when it is closed; UNAVAILABLE /
+    QUEUE_DRAINING when an operator drains a queue that it needs.
     """
     BatchCreateSubmissions: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.BatchCreateSubmissionsRequest, _submission_service_pb2.BatchCreateSubmissionsResponse]
     """Creates up to 1,000 submissions of one assignment. Each stands for itself:
@@ -61,8 +62,10 @@ class SubmissionServiceStub:
     ListSubmissions: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]
     """Lists submissions of an assignment, newest first; a student sees their own."""
     WatchSubmission: _grpc.UnaryStreamMultiCallable[_submission_service_pb2.WatchSubmissionRequest, _submission_service_pb2.WatchSubmissionResponse]
-    """Sends the submission now and again whenever it changes, until it is in a
-    final state, then ends. Over REST one JSON object per line.
+    """Sends the submission now and again whenever it changes, until nothing of it
+    is open (GRADED, CANCELLED or FAILED), then ends. When it is opened again,
+    say by the redrive of a FAILED one, a new watch follows it to its next end.
+    Over REST one JSON object per line.
     """
     CancelSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CancelSubmissionRequest, _submission_service_pb2.Submission]
     """Cancels what is not graded yet. FAILED_PRECONDITION / STATE_FORBIDS when
@@ -87,7 +90,8 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     `idempotency-key`) the call may be repeated: the same content gives the
     first answer, other content FAILED_PRECONDITION / REQUEST_ID_REUSED.
     NOT_FOUND / RESOURCE_NOT_FOUND for an unknown assignment;
-    FAILED_PRECONDITION / STATE_FORBIDS when it is closed.
+    FAILED_PRECONDITION / STATE_FORBIDS when it is closed; UNAVAILABLE /
+    QUEUE_DRAINING when an operator drains a queue that it needs.
     """
     BatchCreateSubmissions: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.BatchCreateSubmissionsRequest, _submission_service_pb2.BatchCreateSubmissionsResponse]  # type: ignore[assignment]
     """Creates up to 1,000 submissions of one assignment. Each stands for itself:
@@ -102,8 +106,10 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     ListSubmissions: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.ListSubmissionsRequest, _submission_service_pb2.ListSubmissionsResponse]  # type: ignore[assignment]
     """Lists submissions of an assignment, newest first; a student sees their own."""
     WatchSubmission: _aio.UnaryStreamMultiCallable[_submission_service_pb2.WatchSubmissionRequest, _submission_service_pb2.WatchSubmissionResponse]  # type: ignore[assignment]
-    """Sends the submission now and again whenever it changes, until it is in a
-    final state, then ends. Over REST one JSON object per line.
+    """Sends the submission now and again whenever it changes, until nothing of it
+    is open (GRADED, CANCELLED or FAILED), then ends. When it is opened again,
+    say by the redrive of a FAILED one, a new watch follows it to its next end.
+    Over REST one JSON object per line.
     """
     CancelSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CancelSubmissionRequest, _submission_service_pb2.Submission]  # type: ignore[assignment]
     """Cancels what is not graded yet. FAILED_PRECONDITION / STATE_FORBIDS when
@@ -131,7 +137,8 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         `idempotency-key`) the call may be repeated: the same content gives the
         first answer, other content FAILED_PRECONDITION / REQUEST_ID_REUSED.
         NOT_FOUND / RESOURCE_NOT_FOUND for an unknown assignment;
-        FAILED_PRECONDITION / STATE_FORBIDS when it is closed.
+        FAILED_PRECONDITION / STATE_FORBIDS when it is closed; UNAVAILABLE /
+        QUEUE_DRAINING when an operator drains a queue that it needs.
         """
 
     @_abc_1.abstractmethod
@@ -176,8 +183,10 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _submission_service_pb2.WatchSubmissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_submission_service_pb2.WatchSubmissionResponse], _abc.AsyncIterator[_submission_service_pb2.WatchSubmissionResponse]]:
-        """Sends the submission now and again whenever it changes, until it is in a
-        final state, then ends. Over REST one JSON object per line.
+        """Sends the submission now and again whenever it changes, until nothing of it
+        is open (GRADED, CANCELLED or FAILED), then ends. When it is opened again,
+        say by the redrive of a FAILED one, a new watch follows it to its next end.
+        Over REST one JSON object per line.
         """
 
     @_abc_1.abstractmethod
