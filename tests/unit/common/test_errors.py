@@ -94,6 +94,20 @@ KINDS: dict[str, tuple[SuiteError, grpc.StatusCode, str, dict[str, str], set[str
         {"queue": "commits"},
         {"RetryInfo", "QuotaFailure"},
     ),
+    "RateLimited": (
+        errors.RateLimited(level="user", limit=100, period_seconds=60.0, retry_seconds=0.6),
+        Code.RESOURCE_EXHAUSTED,
+        "RATE_LIMITED",
+        {"level": "user", "limit": "100", "period_seconds": "60"},
+        {"RetryInfo", "QuotaFailure"},
+    ),
+    "RequestInProgress": (
+        errors.RequestInProgress("r1"),
+        Code.ABORTED,
+        "REQUEST_IN_PROGRESS",
+        {"request_id": "r1"},
+        {"RetryInfo"},
+    ),
     "DependencyUnavailable": (
         errors.DependencyUnavailable("redis"),
         Code.UNAVAILABLE,
@@ -204,7 +218,7 @@ async def test_an_error_goes_through_a_call_and_back(arity: str) -> None:
         assert isinstance(again, RemoteError)
         assert (again.status_code, ErrorReason.Name(again.error_reason)) == (code, reason)
         assert (again.message, again.metadata) == (error.message, metadata)
-        assert (again.retry_after is None) == (error.retry_after is None)
+        assert again.retry_after == error.retry_after
 
 
 @pytest.mark.parametrize("arity", ARITIES)

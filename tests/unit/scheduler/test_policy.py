@@ -106,3 +106,12 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, most: int)
     assert backoff_ms(rule, attempt, 0.0) == 0
     assert backoff_ms(rule, attempt, 0.5) == most // 2
     assert most - 1 <= backoff_ms(rule, attempt, 0.9999999) <= most
+
+
+def test_callers_without_a_credential_have_a_limit_of_their_own() -> None:
+    assert Policy().anonymous_limit == Limit(600, 60.0)
+    assert parse_policy("anonymous.limit = { units = 5, seconds = 1 }").anonymous_limit == Limit(5, 1.0)
+    assert parse_policy("anonymous.limit.units = 0").anonymous_limit is None
+    with pytest.raises(PolicyError) as raised:
+        parse_policy("[anonymous]\nlimits = 3")
+    assert raised.value.problems == ["anonymous.limits is not a setting"]

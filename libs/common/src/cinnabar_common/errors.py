@@ -229,6 +229,51 @@ class Overloaded(SuiteError):
         )
 
 
+class RateLimited(SuiteError):
+    """the {level} limit of {limit} in {period_seconds} s is used up: try again later"""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = ErrorReason.RATE_LIMITED
+
+    def __init__(
+        self, *, level: str, limit: int, period_seconds: float, retry_seconds: float, cost: int = 1
+    ) -> None:
+        """``cost`` in units of the limit; one above the limit never fits, which the message says."""
+        metadata = {"level": level, "limit": str(limit), "period_seconds": f"{period_seconds:g}"}
+        message = None
+        if cost > limit:
+            message = (
+                f"the call costs {cost}, more than the {level} limit of {limit} in {period_seconds:g} s: "
+                "send less at once"
+            )
+        super().__init__(message, **metadata)
+        self._retry_after = retry_seconds
+
+    @property
+    def retry_after(self) -> float | None:
+        return self._retry_after
+
+    def _details(self) -> Iterable[error_details_pb2.QuotaFailure]:
+        yield error_details_pb2.QuotaFailure(
+            violations=[
+                error_details_pb2.QuotaFailure.Violation(
+                    subject=self.metadata["level"], description=self.message
+                )
+            ]
+        )
+
+
+class RequestInProgress(SuiteError):
+    """the request id {request_id} is being worked on: repeat the call to get its answer"""
+
+    code = grpc.StatusCode.ABORTED
+    reason = ErrorReason.REQUEST_IN_PROGRESS
+    retry_seconds = DEFAULT_RETRY_SECONDS
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id=request_id)
+
+
 class DependencyUnavailable(SuiteError):
     """{dependency} cannot be reached now: try again later"""
 
@@ -262,11 +307,19 @@ class RemoteError(SuiteError):
     """An error of another service, passed on as it is."""
 
     def __init__(
-        self, code: grpc.StatusCode, reason: ErrorReason.ValueType, message: str, metadata: dict[str, str]
+        self,
+        code: grpc.StatusCode,
+        reason: ErrorReason.ValueType,
+        message: str,
+        metadata: dict[str, str],
+        *,
+        retry_seconds: float | None = None,
     ) -> None:
+        """``retry_seconds`` as the other service said; None when it did not."""
         super().__init__(message, **metadata)
         self._code = code
         self._reason = reason
+        self._retry_after = retry_seconds
 
     @property
     def status_code(self) -> grpc.StatusCode:
@@ -278,6 +331,8 @@ class RemoteError(SuiteError):
 
     @property
     def retry_after(self) -> float | None:
+        if self._retry_after is not None:
+            return self._retry_after
         retryable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
         return DEFAULT_RETRY_SECONDS if self._code in retryable else None
 
@@ -294,7 +349,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError, dependency: str) -> SuiteError:
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _REASONS:
                 return RemoteError(
-                    error.code(), ErrorReason.Value(info.reason), status.message, dict(info.metadata)
+                    error.code(),
+                    ErrorReason.Value(info.reason),
+                    status.message,
+                    dict(info.metadata),
+                    retry_seconds=_retry_seconds(status),
                 )
     match error.code():
         case (
@@ -306,6 +365,14 @@ def from_rpc_error(error: grpc.aio.AioRpcError, dependency: str) -> SuiteError:
             return DependencyUnavailable(dependency)
         case _:
             return SuiteError()
+
+
+def _retry_seconds(status: status_pb2.Status) -> float | None:
+    retry = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(retry):
+            return retry.retry_delay.ToMicroseconds() / 1e6
+    return None
 
 
 def retryable(code: int) -> bool:

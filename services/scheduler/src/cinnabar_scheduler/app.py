@@ -9,24 +9,32 @@ from pathlib import Path
 
 import grpc
 
-from cinnabar.scheduler.v1 import queue_service_pb2, work_service_pb2
+from cinnabar.external import envoy_ratelimit_pb2
+from cinnabar.external.envoy_ratelimit_pb2_grpc import add_RateLimitServiceServicer_to_server
+from cinnabar.scheduler.v1 import admission_service_pb2, queue_service_pb2, work_service_pb2
+from cinnabar.scheduler.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from cinnabar.scheduler.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
 from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
+from cinnabar_scheduler.adapters.memory_admission import MemoryAdmission
 from cinnabar_scheduler.adapters.policy_file import PolicyFile
+from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
+from cinnabar_scheduler.admission import Admissions
+from cinnabar_scheduler.admission_service import AdmissionService, admission_coalescer
 from cinnabar_scheduler.config import SchedulerConfig
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import Followers
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
+from cinnabar_scheduler.ratelimit_service import RateLimitService
 from cinnabar_scheduler.recovery import Recovery
 from cinnabar_scheduler.refusals import Refusals
 from cinnabar_scheduler.service_times import ServiceTimes
@@ -44,6 +52,8 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         stack.push_async_callback(redis.aclose)
         listener = connect_listener(config.redis_url, timeout_seconds=config.redis_timeout_seconds)
         stack.push_async_callback(listener.aclose)
+        prompt = connect(config.redis_url, timeout_seconds=config.admission_timeout_seconds)
+        stack.push_async_callback(prompt.aclose)
         storage = await stack.enter_async_context(channel(config.storage_target))
 
         queue = RedisQueue(
@@ -83,6 +93,15 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         recovery = Recovery(queue, store, outcomes, sweep_seconds=config.sweep_seconds)
         await stack.enter_async_context(recovery.running())
 
+        clock = SystemClock()
+        admissions = Admissions(
+            RedisAdmission(prompt, clock, reservation_seconds=config.reservation_seconds),
+            MemoryAdmission(clock),
+            lambda: policy.current,
+            clock,
+        )
+        asked = await stack.enter_async_context(admission_coalescer(admissions).running())
+
         side_tasks = await stack.enter_async_context(asyncio.TaskGroup())
         for task in (
             side_tasks.create_task(bus.listen(), name="bus"),
@@ -109,8 +128,17 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 QueueService(queue, dispatcher, followers, bus, enqueues, leaving), server
             )
             add_WorkServiceServicer_to_server(work, server)
+            add_AdmissionServiceServicer_to_server(AdmissionService(admissions, asked), server)
+            add_RateLimitServiceServicer_to_server(RateLimitService(asked), server)
 
-        health = HealthBoard({"redis": queue.ping, "storage": store.ping, "policy": policy.healthy})
+        health = HealthBoard(
+            {
+                "redis": queue.ping,
+                "storage": store.ping,
+                "policy": policy.healthy,
+                "admission": admissions.healthy,
+            }
+        )
         port = await stack.enter_async_context(
             serving(
                 config.listen,
@@ -118,6 +146,8 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 services=(
                     queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
                     work_service_pb2.DESCRIPTOR.services_by_name["WorkService"].full_name,
+                    admission_service_pb2.DESCRIPTOR.services_by_name["AdmissionService"].full_name,
+                    envoy_ratelimit_pb2.DESCRIPTOR.services_by_name["RateLimitService"].full_name,
                 ),
                 health=health,
                 grace_seconds=2.0,

@@ -24,6 +24,10 @@ class SchedulerConfig:
     sweep_seconds: float = 10.0
     storage_timeout_seconds: float = 5.0
     redis_timeout_seconds: float = 2.0
+    admission_timeout_seconds: float = 0.15
+    """Of Redis, when the edge waits for it; what takes longer is decided without."""
+    reservation_seconds: float = 30.0
+    """How long an idempotency key stays reserved by a request that never ends."""
 
     def __post_init__(self) -> None:
         if self.lease_seconds < 1:
@@ -34,3 +38,5 @@ class SchedulerConfig:
             raise ValueError("SCHEDULER_MAX_FAILURES and SCHEDULER_MAX_FAULTS must be at least 1")
         if not 0 < self.backoff_base_seconds <= self.backoff_cap_seconds:
             raise ValueError("SCHEDULER_BACKOFF_BASE_SECONDS must be positive and at most the cap")
+        if self.admission_timeout_seconds <= 0 or self.reservation_seconds <= 0:
+            raise ValueError("SCHEDULER_ADMISSION_TIMEOUT_SECONDS and …_RESERVATION_SECONDS must be positive")

@@ -12,6 +12,9 @@ The text form is TOML; every key may be left out, unknown ones are refused::
     [tenants.named.acme]           # what is left out is that of the default
     weight = 10
 
+    [anonymous]                    # callers without a credential, per address
+    limit = { units = 600, seconds = 60 }
+
     [queues.default]
     partitions = 1                 # read at the start of a scheduler only
     max_faults = 6                 # leases lost to the system before a task is given up
@@ -98,6 +101,8 @@ class Policy:
 
     default_tenant: TenantPolicy = TenantPolicy()
     tenants: Mapping[str, TenantPolicy] = field(default_factory=dict[str, TenantPolicy])
+    # Of each address that calls without a credential; all it can get are refusals and the public description.
+    anonymous_limit: Limit | None = Limit(600, 60.0)
     default_queue: QueuePolicy = QueuePolicy()
     queues: Mapping[str, QueuePolicy] = field(default_factory=dict[str, QueuePolicy])
 
@@ -117,7 +122,8 @@ def parse_policy(text: str) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError([f"not TOML: {error}"]) from error
     reader = _Reader()
-    root = reader.table(document, "", {"tenants", "queues"})
+    root = reader.table(document, "", {"tenants", "queues", "anonymous"})
+    anonymous = reader.table(root.get("anonymous", {}), "anonymous", {"limit"})
     tenants = reader.table(root.get("tenants", {}), "tenants", {"default", "named"})
     queues = reader.table(root.get("queues", {}), "queues", {"default", "named"})
     default_tenant = reader.tenant(tenants.get("default", {}), "tenants.default", TenantPolicy())
@@ -128,6 +134,7 @@ def parse_policy(text: str) -> Policy:
             name: reader.tenant(value, f"tenants.named.{name}", default_tenant)
             for name, value in reader.named(tenants.get("named", {}), "tenants.named").items()
         },
+        anonymous_limit=reader.limit(anonymous.get("limit"), "anonymous.limit", Policy().anonymous_limit),
         default_queue=default_queue,
         queues={
             name: reader.queue(value, f"queues.named.{name}", default_queue)
