@@ -1,25 +1,38 @@
-"""Submissions that keep flowing while things break, and the account of what became of them."""
+"""Students and instructors who keep on handing in, over every way there is, while things break."""
+
+from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeVar
 
-import grpc
-
-from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
-from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
-from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
+from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.submission_service_pb2 import (
+    BatchCreateSubmissionsRequest,
+    CreateSubmissionRequest,
+    Submission,
+)
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, Item, TextSpec
-from cinnabar_local import sql
+from cinnabar_client import ApiError, Client, submission_request
+from cinnabar_client.connection import Connection, open_channel
+from cinnabar_client.errors import from_status
+from cinnabar_client.patience import pause_seconds
 from cinnabar_local.stack import Stack
+from tests.support.chaos_ledger import Ledger, Request
+from tests.support.chaos_rest import RestClient
 
-METADATA = (("authorization", "Bearer dev.chaos.instructor.oracle"),)
+T = TypeVar("T")
+COURSE, ASSIGNMENT = "chaos", "storm"
+PARENT = f"courses/{COURSE}/assignments/{ASSIGNMENT}"
+# In some answers, so that a log that repeats what a student wrote gives itself away.
+MARKER = "mein-geheimnis-7341"
 ITEMS = (
     Item(item="colour", points=1, text=TextSpec(accepted=["red"])),
     Item(
@@ -28,130 +41,385 @@ ITEMS = (
         choice=ChoiceSpec(options=[ChoiceSpec.Option(id="a"), ChoiceSpec.Option(id="b")], correct=["a"]),
     ),
 )
-RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
-CALL_SECONDS = 20.0
-RETRY_SECONDS = 0.05
+CALL_SECONDS = 15.0
+# How long a client goes on with one request; no outage is meant to last so long.
+PATIENCE_SECONDS = 120.0
+BATCH, CHUNK = 12, 24
 
 
-@dataclass(slots=True)
-class Traffic:
-    """What clients saw: ids accepted, statuses met, the longest time between two acceptances."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much traffic: pauses are seconds between requests of one client, with half of it at random."""
 
-    accepted: set[str] = field(default_factory=set[str])
-    statuses: Counter[str] = field(default_factory=Counter[str])
-    forbidden: list[str] = field(default_factory=list[str])
-    longest_stall: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
+    tenants: int = 3
+    students: int = 2
+    pause: float = 0.12
+    bulk_pause: float = 0.8
 
-    def accept(self, name: str) -> None:
-        """An OK answer."""
-        now = time.monotonic()
-        self.longest_stall = max(self.longest_stall, now - self._last)
-        self._last = now
-        self.accepted.add(name.rpartition("/")[2])
 
-    def refuse(self, error: grpc.aio.AioRpcError) -> None:
-        """Any other answer."""
-        self.statuses[error.code().name] += 1
-        if error.code() not in RETRYABLE:
-            self.forbidden.append(f"{error.code().name}: {error.details()}")
+@dataclass(frozen=True, slots=True)
+class Homework:
+    """A submission before it is sent, and what it must earn."""
+
+    request: Request
+    message: CreateSubmissionRequest
+    score: float
 
 
 @asynccontextmanager
-async def flowing(stack: Stack, *, clients: int = 6) -> AsyncGenerator[Traffic]:
-    """Submissions of two items each through Envoy, from ``clients`` clients, for the length of the block.
+async def flowing(stack: Stack, *, seed: int, load: Load) -> AsyncGenerator[Ledger]:
+    """Traffic for the length of the block; leaving it lets everybody finish what they began.
 
-    Each repeats a submission, under one request id, until it is accepted; leaving the block lets the last
-    ones finish.
+    The seed decides who repeats, cancels and watches, not how often anybody gets a turn.
     """
-    traffic = Traffic()
-    numbers = itertools.count()
-    stop = asyncio.Event()
+    ledger, stop = Ledger(), asyncio.Event()
     async with AsyncExitStack() as exits:
-        channel = await exits.enter_async_context(grpc.aio.insecure_channel(stack.addresses.envoy))
-        parent = await _create_assignment(channel)
-        create = SubmissionServiceStub(channel).CreateSubmission
-
-        async def client() -> None:
-            while not stop.is_set():
-                number = next(numbers)
-                request = CreateSubmissionRequest(
-                    parent=parent,
-                    request_id=f"chaos-{number}",
-                    submission=Submission(
-                        author=f"student-{number % 101}",
-                        answers=[
-                            Answer(item="colour", text="red" if number % 2 else "blue"),
-                            Answer(item="pick", choice=Answer.Choice(options=["a"])),
-                        ],
-                    ),
-                )
-                while True:
-                    try:
-                        answer = await create(request, metadata=METADATA, timeout=CALL_SECONDS)
-                    except grpc.aio.AioRpcError as error:
-                        traffic.refuse(error)
-                        if error.code() not in RETRYABLE:
-                            break
-                        await asyncio.sleep(RETRY_SECONDS)
-                    else:
-                        traffic.accept(answer.name)
-                        break
-
+        people = [
+            person
+            for tenant in (f"chaos-{number}" for number in range(load.tenants))
+            for person in await _tenant(exits, stack, tenant, ledger, seed, load)
+        ]
         async with asyncio.TaskGroup() as group:
-            for _ in range(clients):
-                group.create_task(client())
+            for number, person in enumerate(people):
+                group.create_task(person(stop), name=f"chaos client {number}")
             try:
-                yield traffic
+                yield ledger
             finally:
                 stop.set()
 
 
-async def _create_assignment(channel: grpc.aio.Channel) -> str:
-    created = await AssignmentServiceStub(channel).CreateAssignment(
-        CreateAssignmentRequest(
-            parent="courses/chaos", assignment_id="storm", assignment=Assignment(items=ITEMS)
-        ),
-        metadata=METADATA,
-        timeout=CALL_SECONDS,
-    )
-    return created.name
+class Probe:
+    """One student more, who tells when the suite grades again."""
+
+    def __init__(self, client: Client, ledger: Ledger, *, seed: int) -> None:
+        self._person = _Person(ledger, "chaos-0", "probe", seed, Load())
+        self._client = client
+        self._student = _Student(self._person, client, client)
+
+    async def graded(self) -> None:
+        """Hands in one submission and returns when it is seen to be graded."""
+        name = await self._student.submit(self._client, self._person.homework())
+        if name is not None:
+            await self._student.watch(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What Postgres says, over all shards."""
-
-    submissions: frozenset[str]
-    open_tasks: int
-    given_up: int
-    grades: Counter[str]
-
-    @property
-    def graded_more_than_once(self) -> list[str]:
-        """Tasks with more than one grade row."""
-        return [task for task, count in self.grades.items() if count > 1]
+@asynccontextmanager
+async def probing(stack: Stack, ledger: Ledger, *, seed: int) -> AsyncGenerator[Probe]:
+    """A probe; the traffic must have begun, for its assignment to be there."""
+    token = "dev.chaos-0.student.probe"
+    async with Client(
+        stack.addresses.envoy, token=token, timeout=CALL_SECONDS, patience=PATIENCE_SECONDS
+    ) as client:
+        yield Probe(client, ledger, seed=seed)
 
 
-async def account(stack: Stack) -> Account:
-    """Counts rows in the primaries."""
-    submissions: set[str] = set()
-    grades: Counter[str] = Counter()
-    open_tasks = given_up = 0
-    for shard in stack.addresses.shards:
-        async with sql.connected(shard.primary_url) as connection:
-            submissions |= await _strings(connection, "SELECT submission_id FROM submissions")
-            for task in await _list(connection, "SELECT submission_id || '/' || item_id FROM grades"):
-                grades[task] += 1
-            open_tasks += int(str(await connection.fetchval("SELECT count(*) FROM tasks WHERE state = 1")))
-            given_up += int(str(await connection.fetchval("SELECT count(*) FROM tasks WHERE state <> 1")))
-    return Account(frozenset(submissions), open_tasks, given_up, grades)
+async def _tenant(
+    exits: AsyncExitStack, stack: Stack, tenant: str, ledger: Ledger, seed: int, load: Load
+) -> list[Callable[[asyncio.Event], Coroutine[None, None, None]]]:
+    """The people of one tenant, connected; its assignment is there."""
+    address = stack.addresses.envoy
+
+    async def connected(token: str) -> Client:
+        return await exits.enter_async_context(
+            Client(address, token=token, timeout=CALL_SECONDS, patience=PATIENCE_SECONDS)
+        )
+
+    staff_token = f"dev.{tenant}.instructor.staff"
+    staff = await connected(staff_token)
+    await staff.create_assignment(COURSE, Assignment(items=ITEMS), assignment_id=ASSIGNMENT)
+    channel = open_channel(address)
+    exits.push_async_callback(channel.close)
+    connection = Connection(channel, token=staff_token, timeout=CALL_SECONDS)
+    people: list[Callable[[asyncio.Event], Coroutine[None, None, None]]] = []
+    for number in range(load.students):
+        name = f"student-{number}"
+        token = f"dev.{tenant}.student.{name}"
+        person = _Person(ledger, tenant, name, seed, load)
+        people.append(_Student(person, await connected(token), await connected(token)).run)
+        rest_name = f"rest-{number}"
+        rest = await exits.enter_async_context(
+            RestClient(stack.addresses.http, token=f"dev.{tenant}.student.{rest_name}", timeout=CALL_SECONDS)
+        )
+        people.append(_RestStudent(_Person(ledger, tenant, rest_name, seed, load), rest).run)
+    people.append(_Batches(_Person(ledger, tenant, "batch", seed, load), connection).run)
+    people.append(_Streams(_Person(ledger, tenant, "stream", seed, load), staff).run)
+    people.append(_Reader(_Person(ledger, tenant, "reader", seed, load), staff).run)
+    return people
 
 
-async def _list(connection: sql.Connection, statement: str) -> list[str]:
-    joined = await connection.fetchval(f"SELECT string_agg(value, ' ') FROM ({statement}) AS rows (value)")
-    return str(joined).split() if joined is not None else []
+def _answers(number: int) -> tuple[list[Answer], float]:
+    right = number % 3 != 0
+    answers = [
+        Answer(item="colour", text="red" if right else f"blue {MARKER}"),
+        Answer(item="pick", choice=Answer.Choice(options=["a"])),
+    ]
+    return answers, 3.0 if right else 2.0
 
 
-async def _strings(connection: sql.Connection, statement: str) -> set[str]:
-    return set(await _list(connection, statement))
+class _Person:
+    """What everybody has: a name, homework without end, and the stubbornness to hand it in."""
+
+    def __init__(self, ledger: Ledger, tenant: str, name: str, seed: int, load: Load) -> None:
+        self.ledger = ledger
+        self.tenant = tenant
+        self.name = name
+        self.load = load
+        self.random = random.Random(f"{seed}/{tenant}/{name}")
+        self._numbers = itertools.count()
+
+    def homework(self, *, author: str | None = None) -> Homework:
+        """The next; its request id is never used for another."""
+        number = next(self._numbers)
+        answers, score = _answers(number)
+        request = Request(self.tenant, author or self.name, f"{self.name}-{number}")
+        message = submission_request(PARENT, answers, author=request.author, request_id=request.request_id)
+        return Homework(request, message, score)
+
+    def classwork(self, size: int) -> list[Homework]:
+        """Homework of many authors, so of many shards."""
+        return [self.homework(author=f"author-{self.random.randrange(400)}") for _ in range(size)]
+
+    def chance(self, probability: float) -> bool:
+        """Whether, this time."""
+        return self.random.random() < probability
+
+    async def rest(self, pause: float) -> None:
+        """Nobody writes without a pause."""
+        await asyncio.sleep(pause * self.random.uniform(0.5, 1.5))
+
+    async def insist(
+        self, how: str, call: Callable[[], Awaitable[T]], *, allowed: Sequence[str] = ()
+    ) -> T | None:
+        """Calls until it is answered with OK, as ApiError.retryable has it; None when it is refused."""
+        began = time.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                return await call()
+            except ApiError as error:
+                if not self.ledger.refuse(how, error, allowed=allowed):
+                    return None
+                if time.monotonic() - began > PATIENCE_SECONDS:
+                    self.ledger.forbidden.append(f"{how}: not within {PATIENCE_SECONDS:g} s: {error.message}")
+                    return None
+                await asyncio.sleep(pause_seconds(attempt, error.retry_after))
+        raise AssertionError
+
+
+class _Student:
+    """Hands in over gRPC; repeats, doubles, cancels and watches some of it."""
+
+    def __init__(self, person: _Person, client: Client, other: Client) -> None:
+        self._person = person
+        self._client = client
+        self._other = other
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        person = self._person
+        async with asyncio.TaskGroup() as watchers:
+            while not stop.is_set():
+                homework = person.homework()
+                if person.chance(0.05):
+                    name, _ = await asyncio.gather(
+                        self.submit(self._client, homework), self.submit(self._other, homework)
+                    )
+                else:
+                    name = await self.submit(self._client, homework)
+                if name is None:
+                    continue
+                if person.chance(0.08):
+                    await self.submit(self._other, homework)
+                if person.chance(0.06):
+                    await self._cancel(name)
+                if person.chance(0.1):
+                    watchers.create_task(self.watch(name), name="chaos watcher")
+                await person.rest(person.load.pause)
+
+    async def submit(self, client: Client, homework: Homework) -> str | None:
+        """Hands in until it is accepted; its name, None when it is refused."""
+        message = homework.message
+        accepted = await self._person.insist(
+            "gRPC submit",
+            lambda: client.submit(
+                message.parent,
+                message.submission.answers,
+                author=message.submission.author,
+                request_id=message.request_id,
+            ),
+        )
+        if accepted is None:
+            return None
+        self._person.ledger.accept("gRPC submit", homework.request, accepted.name, homework.score)
+        return accepted.name
+
+    async def _cancel(self, name: str) -> None:
+        ledger = self._person.ledger
+        cancelled = await self._person.insist(
+            "cancel", lambda: self._client.cancel(name), allowed=("STATE_FORBIDS",)
+        )
+        if cancelled is not None:
+            ledger.answered("cancel")
+            ledger.cancelled.add(name)
+
+    async def watch(self, name: str) -> None:
+        """Watches until the final state and writes it down."""
+        final = await self._person.insist("watch", lambda: self._final(name))
+        if final is not None:
+            self._person.ledger.answered("watch")
+            self._person.ledger.seen_final[name] = (Submission.State.Name(final.state), final.score)
+
+    async def _final(self, name: str) -> Submission:
+        try:
+            return await self._other.wait_graded(name, timeout=PATIENCE_SECONDS)
+        except TimeoutError:
+            self._person.ledger.forbidden.append(f"watch: {name} was not final in {PATIENCE_SECONDS:g} s")
+            return await self._other.get_submission(name)
+
+
+class _RestStudent:
+    """Hands in over REST, on the path of the resource and on the flat one in turn."""
+
+    def __init__(self, person: _Person, client: RestClient) -> None:
+        self._person = person
+        self._client = client
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        person = self._person
+        for flat in itertools.cycle((False, True)):
+            if stop.is_set():
+                return
+            homework = person.homework()
+            for _ in range(2 if person.chance(0.08) else 1):
+                name = await person.insist("REST submit", self._submit(homework.message, flat=flat))
+                if name is not None:
+                    person.ledger.accept("REST submit", homework.request, name, homework.score)
+            await person.rest(person.load.pause)
+
+    def _submit(self, message: CreateSubmissionRequest, *, flat: bool) -> Callable[[], Awaitable[str]]:
+        return lambda: self._client.submit(message, flat=flat)
+
+
+class _Batches:
+    """A course's answers handed in by its staff, some at a time."""
+
+    def __init__(self, person: _Person, connection: Connection) -> None:
+        self._person = person
+        self._connection = connection
+        self._create = SubmissionServiceStub(connection.channel).BatchCreateSubmissions
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        person = self._person
+        while not stop.is_set():
+            batch = person.classwork(BATCH)
+            await self._submit(batch)
+            if person.chance(0.1):
+                await self._submit(batch)
+            await person.rest(person.load.bulk_pause)
+
+    async def _submit(self, batch: list[Homework]) -> None:
+        began, open_ones = time.monotonic(), batch
+        for attempt in itertools.count(1):
+            request = BatchCreateSubmissionsRequest(
+                parent=PARENT, requests=[homework.message for homework in open_ones]
+            )
+            answer = await self._person.insist("batch", self._call(request))
+            if answer is None:
+                return
+            again: list[Homework] = []
+            for homework, result in zip(open_ones, answer.results, strict=True):
+                if result.HasField("submission"):
+                    self._person.ledger.accept(
+                        "batch", homework.request, result.submission.name, homework.score
+                    )
+                elif self._person.ledger.refuse("batch", from_status(result.error)):
+                    again.append(homework)
+            if not again:
+                return
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                self._person.ledger.forbidden.append(f"batch: {len(again)} not within {PATIENCE_SECONDS:g} s")
+                return
+            open_ones = again
+            await asyncio.sleep(pause_seconds(attempt, None))
+
+    def _call(self, request: BatchCreateSubmissionsRequest):
+        return lambda: self._connection.unary(self._create, request)
+
+
+class _Streams:
+    """A course's answers streamed in by its staff."""
+
+    def __init__(self, person: _Person, client: Client) -> None:
+        self._person = person
+        self._client = client
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        person = self._person
+        while not stop.is_set():
+            await person.insist("stream", self._send(person.classwork(CHUNK)))
+            await person.rest(person.load.bulk_pause)
+
+    def _send(self, chunk: list[Homework]) -> Callable[[], Awaitable[None]]:
+        async def send() -> None:
+            settled = 0
+            results = self._client.submit_many(_messages(chunk), batch=8, in_flight=2)
+            async for result in results:
+                homework = chunk[result.index]
+                settled += 1
+                if result.submission is not None:
+                    self._person.ledger.accept(
+                        "stream", homework.request, result.submission.name, homework.score
+                    )
+                elif result.error is not None:
+                    self._person.ledger.forbidden.append(f"stream: {result.error}")
+            if settled != len(chunk):
+                self._person.ledger.forbidden.append(f"stream: {settled} of {len(chunk)} were settled")
+
+        return send
+
+
+def _messages(chunk: list[Homework]) -> Iterator[CreateSubmissionRequest]:
+    return (homework.message for homework in chunk)
+
+
+class _Reader:
+    """Reads what was accepted a moment ago, and lists."""
+
+    def __init__(self, person: _Person, client: Client) -> None:
+        self._person = person
+        self._client = client
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``."""
+        person = self._person
+        while not stop.is_set():
+            mine = [
+                name
+                for request, name in itertools.islice(reversed(person.ledger.accepted.items()), 50)
+                if request.tenant == person.tenant
+            ]
+            if mine:
+                name = person.random.choice(mine)
+                found = await person.insist("get", self._get(name))
+                if found is not None:
+                    person.ledger.answered("get")
+                    if found.name != name or found.max_score != 3.0:
+                        person.ledger.forbidden.append(f"get: {name} was answered with {found.name}")
+            if person.chance(0.1) and await person.insist("list", self._list) is not None:
+                person.ledger.answered("list")
+            await person.rest(person.load.pause)
+
+    def _get(self, name: str) -> Callable[[], Awaitable[Submission]]:
+        return lambda: self._client.get_submission(name)
+
+    async def _list(self) -> int:
+        count = 0
+        pages = self._client.list_submissions(PARENT, author="student-0")
+        async for _ in pages:
+            count += 1
+            if count == 100:
+                break
+        await pages.aclose()
+        return count

@@ -1,6 +1,6 @@
 """The few statements that the runner itself sends to Postgres."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
@@ -16,6 +16,10 @@ class Connection(Protocol):
 
     async def fetchval(self, query: str, *args: object) -> object:
         """The first column of the first row, None when there is none."""
+        ...
+
+    async def fetch(self, query: str, *args: object) -> Sequence[Sequence[Any]]:
+        """All rows."""
         ...
 
     async def close(self, *, timeout: float | None = None) -> None:
