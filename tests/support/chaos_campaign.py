@@ -63,8 +63,8 @@ class Report:
             f"seed {self.seed}, {self.seconds:.0f} s, {faults} faults, quiet after {self.settled:.1f} s",
             *self._fault_lines(),
             f"submissions accepted {len(found.submissions)} ({sent})",
-            f"grades {len(found.grades)}, cancelled tasks {cancelled}, "
-             f"dead letters {len(found.in_state(DEAD))}, open {len(found.in_state(OPEN))}",
+            f"grades {len(found.grades)}, cancelled tasks {cancelled}",
+            f"dead letters {len(found.in_state(DEAD))}, open {len(found.in_state(OPEN))}",
             f"idempotent repeats answered {ledger.repeats}",
             f"longest stall {longest_stall(found):.1f} s, from accept to grade {longest_wait(found):.1f} s",
             f"statuses seen by clients: {statuses}",

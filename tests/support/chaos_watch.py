@@ -17,7 +17,7 @@ from cinnabar_local.stack import Stack
 
 _LOOK_SECONDS = 0.2
 _SAMPLE_EVERY = 10  # looks
-_SHOWN = 3000
+_SHOWN = 800  # characters of each end of a line
 MEBIBYTE = 1024 * 1024
 # What the interpreter writes past the log when something was not caught.
 _UNCAUGHT = ("Traceback (most recent call last)", "was never retrieved", "was never awaited")
@@ -98,7 +98,7 @@ def read_logs(folder: Path, services: Collection[str], *, marker: str) -> Logs:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 entry = _entry(line)
-                where = f"{name}.log:{number}: {line.strip()[:_SHOWN]}"
+                where = f"{name}.log:{number}: {_shown(line.strip())}"
                 if marker in line:
                     logs.bad.append(f"student text in {where}")
                 if entry is None:
@@ -109,6 +109,11 @@ def read_logs(folder: Path, services: Collection[str], *, marker: str) -> Logs:
                 if level in _FAILURES:
                     logs.bad.append(f"failure in {where}")
     return logs
+
+
+def _shown(line: str) -> str:
+    """The beginning and the end, where an exception says what it is."""
+    return line if len(line) <= 2 * _SHOWN else f"{line[:_SHOWN]} … {line[-_SHOWN:]}"
 
 
 def _entry(line: str) -> dict[str, Any] | None:

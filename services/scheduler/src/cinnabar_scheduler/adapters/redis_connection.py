@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, cast
 
 import hiredis
@@ -24,6 +24,15 @@ class _Connection(Connection):
         # "SCRIPT LOAD" and the like are two words to the server.
         words = name.split() if isinstance(name, (str, bytes)) else [name]
         return [_hiredis.pack_command((*words, *rest))]
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """As RedisConnectionError whatever the event loop says of a transport that was closed meanwhile."""
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:  # uvloop's, where asyncio has an OSError
+            raise RedisConnectionError(str(error)) from error
 
 
 def connect(url: str, *, timeout_seconds: float) -> Redis:
@@ -47,6 +56,7 @@ def connect_listener(url: str, *, timeout_seconds: float) -> Redis:
     """
     return _redis.from_url(
         url,
+        connection_class=_Connection,
         socket_timeout=None,
         socket_connect_timeout=timeout_seconds,
         health_check_interval=5,
