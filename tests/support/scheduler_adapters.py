@@ -6,52 +6,55 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cinnabar_scheduler.adapters.memory import MemoryQueue
+from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
 from cinnabar_scheduler.adapters.redis_connection import connect
-from cinnabar_scheduler.adapters.redis_queue import PERMANENT_KEY_PATTERN, RedisQueue
+from cinnabar_scheduler.adapters.redis_epoch import PERMANENT_KEY_PATTERN
+from cinnabar_scheduler.adapters.redis_queue import RedisQueue
+from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule
 from cinnabar_scheduler.ports import Queue
-from cinnabar_scheduler.tasks import RetryPolicy
 from tests.support.scheduler_queue import ManualClock
 
 LEASE_SECONDS = 10.0
-POLICY = RetryPolicy(backoff_base_ms=1_000, backoff_cap_ms=3_000, max_failures=4, max_faults=3)
+RETRIES = QueuePolicy(max_faults=3, failed=RetryRule(4, 1.0, 3.0), unavailable=RetryRule(5, 2.0, 8.0))
+POLICY = Policy(default_queue=RETRIES)
 
 
 @dataclass(frozen=True, slots=True)
 class Harness:
-    """A queue, its clock, a second process on the same store, and the loss of all data."""
+    """A queue, its clock, a second process on the same store, its policy, and the loss of all data."""
 
     queue: Queue
     other: Queue
     clock: ManualClock
+    policies: MemoryPolicy
     flush: Callable[[], Awaitable[None]]
 
 
 def memory_harness() -> Harness:
     """In memory."""
-    clock = ManualClock()
-    queue = MemoryQueue(clock=clock, lease_seconds=LEASE_SECONDS, policy=POLICY, owner="one")
+    clock, policies = ManualClock(), MemoryPolicy(POLICY)
+    queue = MemoryQueue(clock=clock, lease_seconds=LEASE_SECONDS, policies=policies, owner="one")
 
     async def flush() -> None:
         queue.flush()
 
-    return Harness(queue, queue.other("two"), clock, flush)
+    return Harness(queue, queue.other("two"), clock, policies, flush)
 
 
 @asynccontextmanager
 async def redis_harness(url: str) -> AsyncGenerator[Harness]:
     """On a real server; on the way out every key must be known to live for ever, or have a TTL."""
-    clock = ManualClock()
+    clock, policies = ManualClock(), MemoryPolicy(POLICY)
     redis = connect(url, timeout_seconds=5)
 
     def queue(owner: str) -> RedisQueue:
-        return RedisQueue(redis, clock=clock, lease_seconds=LEASE_SECONDS, policy=POLICY, owner=owner)
+        return RedisQueue(redis, clock=clock, lease_seconds=LEASE_SECONDS, policies=policies, owner=owner)
 
     async def flush() -> None:
         await cast("Any", redis).flushdb()
 
     try:
-        yield Harness(queue("one"), queue("two"), clock, flush)
+        yield Harness(queue("one"), queue("two"), clock, policies, flush)
         assert await leaked_keys(url) == []
     finally:
         await redis.aclose()

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -15,11 +15,13 @@ from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
 from cinnabar.storage.v1.storage_service_pb2 import OpenTask
+from cinnabar_common.clock import SystemClock
 from cinnabar_local.ports import Ports
 from cinnabar_local.probes import grpc_serving
 from cinnabar_local.process import Process, ProcessSpec
+from cinnabar_scheduler.adapters.policy_file import PolicyFile
 from cinnabar_scheduler.adapters.redis_connection import connect
-from cinnabar_scheduler.adapters.redis_queue import EPOCH_KEY
+from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from tests.support.scheduler_storage import FakeStorage, storage_serving
 
 if TYPE_CHECKING:
@@ -103,15 +105,18 @@ class Suite:
         self._exits = AsyncExitStack()
         self._started = 0
 
-    async def scheduler(self, **settings: str) -> SchedulerProcess:
-        """Starts one more; settings by their name without prefix, in lower case."""
+    async def scheduler(self, *, policy: str = "", **settings: str) -> SchedulerProcess:
+        """Starts one more; settings by their name without prefix, in lower case; the policy's text."""
         number, self._started = self._started, self._started + 1
         name = f"scheduler-{number}"
+        policy_file = self._folder / f"{name}.toml"
+        policy_file.write_text(policy, "utf-8")
         target = f"127.0.0.1:{self._ports.of(name)}"
         env: Mapping[str, str] = {
             "SCHEDULER_LISTEN": target,
             "SCHEDULER_REDIS_URL": self.redis_url,
             "SCHEDULER_STORAGE_TARGET": self._storage_target,
+            "SCHEDULER_POLICY_FILE": str(policy_file),
             **{f"SCHEDULER_{setting.upper()}": value for setting, value in settings.items()},
         }
         spec = ProcessSpec(
@@ -125,17 +130,18 @@ class Suite:
         process = Process(spec, log_path=self._folder / f"{name}.log")
         await process.start()
         self._exits.push_async_callback(process.stop)
-        await self._until_complete()
+        await self._until_complete(PolicyFile(policy_file))
         channel = grpc.aio.insecure_channel(target, options=[("grpc.max_reconnect_backoff_ms", 200)])
         self._exits.push_async_callback(channel.close)
         return SchedulerProcess(process, target, channel)
 
-    async def _until_complete(self) -> None:
+    async def _until_complete(self, policies: PolicyFile) -> None:
         """Waits for the first rebuild, which would enqueue what a test is about to enqueue."""
-        redis = cast("Any", connect(self.redis_url, timeout_seconds=5))
+        redis = connect(self.redis_url, timeout_seconds=5)
+        queue = RedisQueue(redis, clock=SystemClock(), lease_seconds=15, policies=policies)
         try:
             async with asyncio.timeout(10):
-                while not await redis.exists(EPOCH_KEY):  # noqa: ASYNC110 - only asking tells
+                while not await queue.has_epoch():  # noqa: ASYNC110 - only asking tells
                     await asyncio.sleep(0.01)
         finally:
             await redis.aclose()

@@ -38,10 +38,11 @@ class Stored:
 
 @dataclass(slots=True)
 class FakeStorage:
-    """What is stored. ``outage`` refuses every call; ``lost_shards`` refuses the outcomes of a shard."""
+    """What is stored. ``outage`` refuses every call (counted), ``lost_shards`` the outcomes of a shard."""
 
     shards: int = 2
     outage: bool = False
+    refusals: int = 0
     lost_shards: set[int] = field(default_factory=set[int])
     tasks: dict[str, Stored] = field(default_factory=dict[str, Stored])
     revisions: dict[str, bytes] = field(default_factory=dict[str, bytes])
@@ -154,6 +155,7 @@ class _Servicer:
 
     async def _up(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self._storage.outage:
+            self._storage.refusals += 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "outage")
 
     async def CommitOutcomes(

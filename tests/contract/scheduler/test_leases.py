@@ -5,12 +5,12 @@ import math
 import pytest
 
 from cinnabar_scheduler.tasks import HeadStart, Lease, LeaseToken, Verdict, Why
-from tests.support.scheduler_adapters import LEASE_SECONDS, POLICY, Harness
-from tests.support.scheduler_queue import QUEUE, START_MS, held, task
+from tests.support.scheduler_adapters import LEASE_SECONDS, RETRIES, Harness
+from tests.support.scheduler_queue import FREE, QUEUE, START_MS, held, task
 
 
 async def one_lease(harness: Harness) -> Lease:
-    (lease,) = (await harness.queue.lease(QUEUE, 1)).leases
+    (lease,) = (await harness.queue.lease(QUEUE, 1, free=FREE)).leases
     return lease
 
 
@@ -19,7 +19,7 @@ async def test_fences_rise_also_after_all_data_is_lost(harness: Harness) -> None
     for _ in range(3):
         await harness.queue.enqueue([task() for _ in range(20)])
         for limit in (7, 13):
-            fences += [lease.fence for lease in (await harness.queue.lease(QUEUE, limit)).leases]
+            fences += [lease.fence for lease in (await harness.queue.lease(QUEUE, limit, free=FREE)).leases]
         await harness.flush()
         harness.clock.advance(0.001)
     assert len(fences) == 60
@@ -28,13 +28,15 @@ async def test_fences_rise_also_after_all_data_is_lost(harness: Harness) -> None
 
 async def test_tokens_are_never_alike(harness: Harness) -> None:
     await harness.queue.enqueue([task() for _ in range(50)])
-    leases = (await harness.queue.lease(QUEUE, 25)).leases + (await harness.other.lease(QUEUE, 25)).leases
+    leases = (await harness.queue.lease(QUEUE, 25, free=FREE)).leases + (
+        await harness.other.lease(QUEUE, 25, free=FREE)
+    ).leases
     assert len({lease.token for lease in leases}) == 50
 
 
 async def test_an_extended_lease_does_not_expire(harness: Harness) -> None:
     await harness.queue.enqueue([task("kept"), task("silent")])
-    kept, silent = (await harness.queue.lease(QUEUE, 2)).leases
+    kept, silent = (await harness.queue.lease(QUEUE, 2, free=FREE)).leases
     harness.clock.advance(LEASE_SECONDS * 0.9)
     assert await harness.queue.extend(QUEUE, held([kept])) == []
     harness.clock.advance(LEASE_SECONDS * 0.9)
@@ -68,7 +70,7 @@ async def test_an_expired_lease_is_found_by_one_caller_at_a_time(harness: Harnes
 
 async def test_expired_takes_at_most_the_limit(harness: Harness) -> None:
     await harness.queue.enqueue([task() for _ in range(5)])
-    await harness.queue.lease(QUEUE, 5)
+    await harness.queue.lease(QUEUE, 5, free=FREE)
     harness.clock.advance(LEASE_SECONDS)
     assert [len(await harness.queue.expired(QUEUE, 2)) for _ in range(4)] == [2, 2, 1, 0]
 
@@ -107,7 +109,10 @@ async def test_a_returned_task_keeps_its_place(harness: Harness) -> None:
     await harness.queue.enqueue([task("first", ready_ms=START_MS - 2), task("second", ready_ms=START_MS - 1)])
     lease = await one_lease(harness)
     await harness.queue.give_back(QUEUE, held([lease]), Why.RETURNED)
-    assert [one.task for one in (await harness.queue.lease(QUEUE, 2)).leases] == ["first/q1", "second/q1"]
+    assert [one.task for one in (await harness.queue.lease(QUEUE, 2, free=FREE)).leases] == [
+        "first/q1",
+        "second/q1",
+    ]
 
 
 @pytest.mark.parametrize(("failures", "bound_ms"), [(1, 1_000), (2, 2_000), (3, 3_000)])
@@ -116,14 +121,16 @@ async def test_failures_back_off_within_bounds_and_not_in_step(
 ) -> None:
     await harness.queue.enqueue([task() for _ in range(60)])
     for _ in range(failures - 1):
-        await harness.queue.give_back(QUEUE, held((await harness.queue.lease(QUEUE, 60)).leases), Why.FAILED)
-        harness.clock.advance(POLICY.backoff_cap_ms / 1000)
-    leases = (await harness.queue.lease(QUEUE, 60)).leases
+        await harness.queue.give_back(
+            QUEUE, held((await harness.queue.lease(QUEUE, 60, free=FREE)).leases), Why.FAILED
+        )
+        harness.clock.advance(RETRIES.failed.cap_seconds)
+    leases = (await harness.queue.lease(QUEUE, 60, free=FREE)).leases
     answers = await harness.queue.give_back(QUEUE, held(leases), Why.FAILED)
     assert {answer.verdict for answer in answers} == {Verdict.QUEUED}
     arrivals: list[int] = []
     for step in range(10):
-        arrivals.append(len((await harness.queue.lease(QUEUE, 60)).leases))
+        arrivals.append(len((await harness.queue.lease(QUEUE, 60, free=FREE)).leases))
         if step < 9:
             harness.clock.advance(math.ceil(bound_ms / 9) / 1000)  # the clock of the queue has whole ms
     assert sum(arrivals) == 60
@@ -132,14 +139,14 @@ async def test_failures_back_off_within_bounds_and_not_in_step(
 
 async def test_too_many_failures_give_up_and_count_deliveries(harness: Harness) -> None:
     await harness.queue.enqueue([task("a")])
-    for _ in range(POLICY.max_failures - 1):
+    for _ in range(RETRIES.failed.attempts - 1):
         lease = await one_lease(harness)
         (answer,) = await harness.queue.give_back(QUEUE, held([lease]), Why.FAILED)
         assert answer.verdict is Verdict.QUEUED
-        harness.clock.advance(POLICY.backoff_cap_ms / 1000)
+        harness.clock.advance(RETRIES.failed.cap_seconds)
     lease = await one_lease(harness)
     (answer,) = await harness.queue.give_back(QUEUE, held([lease]), Why.FAILED)
-    assert (answer.verdict, answer.deliveries) == (Verdict.GIVEN_UP, POLICY.max_failures)
+    assert (answer.verdict, answer.deliveries) == (Verdict.GIVEN_UP, RETRIES.failed.attempts)
     counts = await harness.queue.counts(QUEUE)
     assert (counts.ready, counts.delayed, counts.leased) == (0, 0, 1)
     harness.clock.advance(LEASE_SECONDS)  # nobody committed the dead letter: it is found, and given up again
@@ -156,7 +163,7 @@ async def test_faults_and_failures_are_counted_apart(harness: Harness) -> None:
         lease = await one_lease(harness)
         (answer,) = await harness.queue.give_back(QUEUE, held([lease]), why)
         verdicts.append(answer.verdict)
-        harness.clock.advance(POLICY.backoff_cap_ms / 1000)
+        harness.clock.advance(RETRIES.failed.cap_seconds)
     assert verdicts == [Verdict.QUEUED] * 5 + [Verdict.GIVEN_UP]
 
 

@@ -91,7 +91,7 @@ async def test_a_task_that_cannot_be_graded_ends_as_a_dead_letter_with_its_reaso
 ) -> None:
     async with suite(valkey_url, tmp_path) as parts:
         scheduler = await parts.scheduler(
-            max_failures="2", backoff_base_seconds="0.01", backoff_cap_seconds="0.02"
+            policy="[queues.default.retry]\nfailed = { attempts = 2, base_seconds = 0.01, cap_seconds = 1 }"
         )
         async with grader_process(scheduler.target, tmp_path):
             tasks = accept(parts.storage, 3, wrong=Answer(item="numeric", text="fast"))

@@ -10,7 +10,10 @@ from tests.support.scheduler_adapters import leaked_keys
 from tests.support.scheduler_process import Shared, Suite, suite
 from tests.support.servers import ValkeyServer
 
-FAST = {"backoff_base_seconds": "0.05", "backoff_cap_seconds": "0.1", "max_failures": "3"}
+FAST = """
+[queues.default]
+retry.failed = { attempts = 3, base_seconds = 0.05, cap_seconds = 0.1 }
+"""
 
 
 @pytest_asyncio.fixture
@@ -28,7 +31,9 @@ async def running_schedulers(
     """Two schedulers for the session, quick to try failures again."""
     url = valkey_server.url_of(next(valkey_databases))
     async with suite(url, tmp_path_factory.mktemp("schedulers")) as parts:
-        yield Shared(await parts.scheduler(**FAST), await parts.scheduler(**FAST), url, parts.storage)
+        yield Shared(
+            await parts.scheduler(policy=FAST), await parts.scheduler(policy=FAST), url, parts.storage
+        )
     assert await leaked_keys(url) == []
 
 

@@ -45,7 +45,7 @@ async def test_what_is_counted() -> None:
     queue, store, board = MemoryQueue(clock=clock), MemoryStore(), MemoryBoard()
     store.open_by_shard = [[task(), task(ready_ms=START_MS + 1000)], [task(queue=QueueName("text"))]]
     await queue.enqueue([one for shard in store.open_by_shard for one in shard])
-    await queue.lease(QUEUE, 1)
+    await queue.lease(QUEUE, 1, free=2)
     await board.publish(Findings(1, 2, START_MS))
     conservation = Conservation(queue, store, board)
     assert conservation.last is None

@@ -131,8 +131,8 @@ async def test_what_a_worker_left_behind_goes_back(parts: Parts) -> None:
     attachment = parts.attach("w1", 5)
     leave_after_lease = parts.queue.lease
 
-    async def lease(queue: QueueName, limit: int) -> Leased:
-        leased = await leave_after_lease(queue, limit)
+    async def lease(queue: QueueName, limit: int, *, free: int) -> Leased:
+        leased = await leave_after_lease(queue, limit, free=free)
         parts.dispatcher.detach(attachment)
         return leased
 

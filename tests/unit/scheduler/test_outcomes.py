@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator
 
 import pytest_asyncio
 
-from cinnabar_scheduler.adapters.memory import MemoryQueue
+from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
-from cinnabar_scheduler.tasks import DeadLetter, ExpiredLease, Grade, Lease, RetryPolicy, Why
+from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule
+from cinnabar_scheduler.tasks import DeadLetter, ExpiredLease, Grade, Lease, Why
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
-from tests.support.scheduler_queue import QUEUE, ManualClock, held, task
+from tests.support.scheduler_queue import FREE, QUEUE, ManualClock, held, task
 
 GRADE = Grade(4.0, b"grade")
 
@@ -17,8 +18,8 @@ GRADE = Grade(4.0, b"grade")
 class Parts:
     def __init__(self) -> None:
         self.clock = ManualClock()
-        policy = RetryPolicy(max_failures=2, max_faults=2)
-        self.queue = MemoryQueue(clock=self.clock, lease_seconds=10, policy=policy)
+        policy = Policy(default_queue=QueuePolicy(max_faults=2, failed=RetryRule(2, 1.0, 60.0)))
+        self.queue = MemoryQueue(clock=self.clock, lease_seconds=10, policies=MemoryPolicy(policy))
         self.store, self.bus, self.here = MemoryStore(), RecordingBus(), RecordingBus()
         self.outcomes = Outcomes(
             self.queue,
@@ -31,7 +32,7 @@ class Parts:
 
     async def lease(self, count: int = 1) -> list[Lease]:
         await self.queue.enqueue([task() for _ in range(count)])
-        return (await self.queue.lease(QUEUE, count)).leases
+        return (await self.queue.lease(QUEUE, count, free=FREE)).leases
 
     async def counts(self) -> tuple[int, int, int]:
         counts = await self.queue.counts(QUEUE)
@@ -68,7 +69,7 @@ async def test_a_second_grade_changes_nothing_and_tells_nobody(parts: Parts) -> 
 async def test_who_works_on_a_task_graded_meanwhile_is_told_to_stop(parts: Parts) -> None:
     (late,) = await parts.lease()
     await parts.queue.give_back(QUEUE, held([late]), Why.FAULT)
-    (current,) = (await parts.queue.lease(QUEUE, 1)).leases
+    (current,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
     assert await parts.outcomes.grade("w1", [(late, GRADE)]) == [Fate.COMMITTED]
     assert parts.here.cancelled == parts.bus.cancelled == [current.token]
 
@@ -85,7 +86,7 @@ async def test_a_long_outage_of_storage_gives_the_task_back_without_counting_it(
     parts.store.outages = 1_000
     assert await parts.outcomes.grade("w1", [(one, GRADE)]) == [Fate.RETRYING]
     assert await parts.counts() == (1, 0, 0)
-    (again,) = (await parts.queue.lease(QUEUE, 1)).leases
+    (again,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
     assert again.delivery == 1
 
 
@@ -109,7 +110,7 @@ async def test_a_grade_is_committed_though_the_queue_is_down(parts: Parts) -> No
     parts.clock.advance(10)
     (expired,) = await parts.queue.expired(QUEUE, 10)
     await parts.outcomes.expire(QUEUE, [expired])
-    (again,) = (await parts.queue.lease(QUEUE, 1)).leases
+    (again,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
     assert await parts.outcomes.grade("w2", [(again, GRADE)]) == [Fate.ALREADY_GRADED]
     assert await parts.counts() == (0, 0, 0)
 
@@ -118,7 +119,7 @@ async def test_failures_retry_then_become_a_dead_letter(parts: Parts) -> None:
     (one,) = await parts.lease()
     assert await parts.outcomes.fail("w1", [(one, Failure("first"))]) == [Fate.RETRYING]
     parts.clock.advance(2)
-    (two,) = (await parts.queue.lease(QUEUE, 1)).leases
+    (two,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
     assert await parts.outcomes.fail("w1", [(two, Failure("second"))]) == [Fate.DEAD_LETTERED]
     assert parts.store.outcomes[0].outcome == DeadLetter("second", 2)
     assert parts.store.outcomes[0].fence == two.fence
@@ -129,7 +130,7 @@ async def test_failures_retry_then_become_a_dead_letter(parts: Parts) -> None:
 async def test_a_dead_letter_that_storage_cannot_take_stays_under_its_lease(parts: Parts) -> None:
     (one,) = await parts.lease()
     await parts.outcomes.lose("w1", [one])
-    (two,) = (await parts.queue.lease(QUEUE, 1)).leases
+    (two,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
     parts.store.outages = 1_000
     await parts.outcomes.lose("w1", [two])
     assert await parts.counts() == (0, 0, 1)

@@ -11,7 +11,7 @@ from cinnabar_scheduler.ports import QueueUnavailable, StoreUnavailable
 from cinnabar_scheduler.recovery import PAGE, Recovery
 from cinnabar_scheduler.tasks import QueueName
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
-from tests.support.scheduler_queue import QUEUE, ManualClock, task
+from tests.support.scheduler_queue import FREE, QUEUE, ManualClock, task
 
 
 class Parts:
@@ -80,7 +80,7 @@ async def test_one_scheduler_rebuilds_at_a_time(parts: Parts) -> None:
 async def test_the_sweep_finds_what_was_never_enqueued(parts: Parts) -> None:
     parts.store_open(4, 4)
     await parts.queue.enqueue(parts.store.open_by_shard[0])
-    await parts.queue.lease(QUEUE, 2)
+    await parts.queue.lease(QUEUE, 2, free=FREE)
     assert await parts.recovery.sweep_when_due() == 4
     assert await parts.recovery.sweep_once() == 0
     assert await parts.ready() == 6
@@ -102,8 +102,8 @@ async def test_pages_too_large_for_storage_are_asked_for_in_parts(parts: Parts) 
 
 async def test_expired_leases_go_back(parts: Parts) -> None:
     await parts.queue.enqueue([task(), task(queue=QueueName("numeric"))])
-    (lease,) = (await parts.queue.lease(QUEUE, 1)).leases
-    (other,) = (await parts.queue.lease(QueueName("numeric"), 1)).leases
+    (lease,) = (await parts.queue.lease(QUEUE, 1, free=FREE)).leases
+    (other,) = (await parts.queue.lease(QueueName("numeric"), 1, free=FREE)).leases
     assert await parts.recovery.expire_once() == 0
     parts.clock.advance(10)
     assert await parts.recovery.expire_once() == 2

@@ -39,7 +39,7 @@ from cinnabar_scheduler.recovery import Recovery
 from cinnabar_scheduler.refusals import Refusals
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.tally import Tally
-from cinnabar_scheduler.tasks import LeaseToken, RetryPolicy
+from cinnabar_scheduler.tasks import LeaseToken
 from cinnabar_scheduler.work_service import Terms, WorkService
 
 
@@ -60,12 +60,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             redis,
             clock=SystemClock(),
             lease_seconds=config.lease_seconds,
-            policy=RetryPolicy(
-                backoff_base_ms=int(config.backoff_base_seconds * 1000),
-                backoff_cap_ms=int(config.backoff_cap_seconds * 1000),
-                max_failures=config.max_failures,
-                max_faults=config.max_faults,
-            ),
+            policies=policy,
         )
         store = StorageClient(storage, timeout_seconds=config.storage_timeout_seconds)
         followers = Followers()
@@ -106,6 +101,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         for task in (
             side_tasks.create_task(bus.listen(), name="bus"),
             side_tasks.create_task(policy.watch(), name="policy"),
+            side_tasks.create_task(queue.follow_policies(), name="queue-policies"),
             side_tasks.create_task(refusals.run(outcomes), name="refusals"),
         ):
             stack.callback(task.cancel)

@@ -14,10 +14,6 @@ class SchedulerConfig:
     listen: str = "0.0.0.0:50052"
     policy_file: str = ""
     lease_seconds: float = 15.0
-    backoff_base_seconds: float = 1.0
-    backoff_cap_seconds: float = 60.0
-    max_failures: int = 4
-    max_faults: int = 6
     max_credits: int = 4096
     silence_limit_seconds: float = 60.0
     metrics_listen: str = ""
@@ -34,9 +30,5 @@ class SchedulerConfig:
             raise ValueError("SCHEDULER_LEASE_SECONDS must be at least 1")
         if self.silence_limit_seconds < self.lease_seconds:
             raise ValueError("SCHEDULER_SILENCE_LIMIT_SECONDS must be at least SCHEDULER_LEASE_SECONDS")
-        if self.max_failures < 1 or self.max_faults < 1:
-            raise ValueError("SCHEDULER_MAX_FAILURES and SCHEDULER_MAX_FAULTS must be at least 1")
-        if not 0 < self.backoff_base_seconds <= self.backoff_cap_seconds:
-            raise ValueError("SCHEDULER_BACKOFF_BASE_SECONDS must be positive and at most the cap")
         if self.admission_timeout_seconds <= 0 or self.reservation_seconds <= 0:
             raise ValueError("SCHEDULER_ADMISSION_TIMEOUT_SECONDS and …_RESERVATION_SECONDS must be positive")

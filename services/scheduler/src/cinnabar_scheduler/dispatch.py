@@ -135,7 +135,7 @@ class Dispatcher:
             return Pause(IDLE_SECONDS)
         limit = min(credits, MAX_BATCH)
         try:
-            leased = await self._queue.lease(queue, limit)
+            leased = await self._queue.lease(queue, limit, free=credits)
         except QueueUnavailable as error:
             self._see(available=False, cause=error)
             return Pause(RETRY_SECONDS)

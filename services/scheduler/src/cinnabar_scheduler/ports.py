@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cinnabar_scheduler.policy import Policy
 from cinnabar_scheduler.tasks import (
     Committed,
     ExpiredLease,
     FencedOutcome,
     Findings,
     GivenBack,
+    KnownTasks,
     Lease,
     LeaseToken,
     Position,
     QueueCounts,
     QueueName,
+    QueueState,
     Task,
     TaskCounts,
     Why,
 )
+
+
+class PolicySource(Protocol):
+    """The policy in force."""
+
+    @property
+    def current(self) -> Policy:
+        """What is in force now."""
+        ...
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """``told`` is called after every change of ``current``."""
+        ...
 
 
 class QueueUnavailable(Exception):
@@ -49,10 +65,13 @@ class Queue(Protocol):
         """Those of the task ids that no queue knows."""
         ...
 
-    async def lease(self, queue: QueueName, limit: int) -> Leased:
+    async def lease(self, queue: QueueName, limit: int, *, free: int) -> Leased:
         """Leases up to ``limit`` ready tasks, due delayed ones included; fewer when their answers are large.
 
-        Order: tenants take turns; within a tenant by ready time minus head start.
+        ``free`` are the credits now open for the queue at this scheduler, at least
+        ``limit``: the last one of them is not spent on a regrade. Order: tenants below
+        their cap take turns by weight; within a tenant by ready time minus head start.
+        A paused queue leases nothing.
         """
         ...
 
@@ -65,7 +84,9 @@ class Queue(Protocol):
     ) -> list[GivenBack]:
         """Queues leased tasks again, or gives them up when their attempts are used up.
 
-        A task given up stays under its lease until it is removed.
+        Failures, absences of what graders need, and faults are counted apart. Whatever
+        was an attempt comes back before all other classes. A task given up stays under
+        its lease until it is removed.
         """
         ...
 
@@ -82,20 +103,53 @@ class Queue(Protocol):
         """Leases out of time. Each is held for this caller for a while."""
         ...
 
-    async def counts(self, queue: QueueName) -> QueueCounts:
+    async def overdue(self, queue: QueueName, limit: int) -> list[ExpiredLease]:
+        """Tasks past their ``grade_by_ms``, wherever they wait, each put under a fresh lease of the caller.
+
+        ``revoked`` of each is the token of the lease that it was under, which holds
+        nothing any more. One that the caller does not end is found again later.
+        """
+        ...
+
+    async def known(self, queue: QueueName, cursor: str | None, limit: int) -> KnownTasks:
+        """Walks over every task of the queue, about ``limit`` at a time, from cursor None on.
+
+        Sees all that are there throughout; may show some twice.
+        """
+        ...
+
+    async def control(self, queue: QueueName, state: QueueState) -> None:
+        """Sets what the queue does, until the store loses its data."""
+        ...
+
+    async def states(self) -> dict[QueueName, QueueState]:
+        """What each of the queues does."""
+        ...
+
+    async def counts(self, queue: QueueName, tenant: str | None = None) -> QueueCounts:
         """Counts of one queue."""
         ...
 
     async def queues(self) -> set[QueueName]:
-        """Names of all queues that have ever been used since the epoch began."""
+        """Names of all queues that have ever been used since the data was last lost."""
         ...
 
     async def has_epoch(self) -> bool:
-        """Whether all queues are complete: False after the store lost its data."""
+        """Whether all queues are complete: False after the store, or a part of it, lost its data."""
         ...
 
-    async def begin_epoch(self) -> None:
-        """Declares all queues complete."""
+    async def begin_rebuild(self, fence: int) -> bool:
+        """Marks all queues as incomplete; False when a rebuild of a higher fence has begun.
+
+        Tasks stay where they are; those of another layout of partitions are dropped.
+        """
+        ...
+
+    async def finish_rebuild(self, fence: int) -> bool:
+        """Declares all queues complete; False when a mark of this rebuild is gone: begin again.
+
+        Marks go with a loss of data and with the begin of another rebuild.
+        """
         ...
 
     async def acquire(self, lock: str, *, seconds: float) -> bool:

@@ -55,8 +55,12 @@ class Recovery:
             return 0
         try:
             started = time.monotonic()
+            fence = int(time.time() * 1_000_000)
+            if not await self._queue.begin_rebuild(fence):
+                return 0
             restored = await self._restore("rebuild", only_missing=False)
-            await self._queue.begin_epoch()
+            if not await self._queue.finish_rebuild(fence):
+                return restored
             log.info(
                 "queues rebuilt",
                 extra={"tasks": restored, "seconds": round(time.monotonic() - started, 3)},

@@ -42,11 +42,12 @@ class Task:
     ready_ms: int
     item_key: str
     answer: bytes
+    grade_by_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A task under lease."""
+    """A task under lease; without a grade at ``grade_by_ms`` (unix time) it becomes a dead letter."""
 
     task: str
     token: LeaseToken
@@ -56,6 +57,7 @@ class Lease:
     queue: QueueName
     item_key: str
     answer: bytes
+    grade_by_ms: int | None = None
 
     @property
     def fence(self) -> int:
@@ -80,12 +82,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ExpiredLease:
-    """A lease that ran out of time."""
+    """A task out of time, under a lease that the finder may end it by.
+
+    ``revoked`` is the token of the lease that was taken away for it.
+    """
 
     task: str
     token: LeaseToken
     generation: int
     tenant: str
+    revoked: LeaseToken | None = None
 
 
 class Why(Enum):
@@ -93,7 +99,9 @@ class Why(Enum):
 
     RETURNED = "returned"  # handed back unworked; counts as nothing
     FAILED = "failed"  # the grader could not grade; backs off
-    FAULT = "fault"  # the worker or the system was lost; at once
+    UNAVAILABLE = "unavailable"  # something the grader needs is away; backs off, counted apart
+    PERMANENT = "permanent"  # no retry can help; given up at once
+    FAULT = "fault"  # the worker or the system was lost; at once, counted apart
 
 
 class Verdict(Enum):
@@ -112,27 +120,51 @@ class GivenBack:
     deliveries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often and when a task is tried again.
+class QueueState(Enum):
+    """What a queue does."""
 
-    Failures (told by the grader) and faults (a lost worker) are counted apart.
-    """
-
-    backoff_base_ms: int = 1_000
-    backoff_cap_ms: int = 60_000
-    max_failures: int = 4
-    max_faults: int = 6
+    RUNNING = "running"  # takes tasks and leases them
+    PAUSED = "paused"  # takes tasks and leases none
+    DRAINING = "draining"  # leases what it has; what may come in is decided elsewhere
 
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """State of a queue; ``oldest_ready_ms`` is a unix time, None when nothing is ready."""
+    """Counts of a queue, in tasks.
+
+    ``oldest_ready_ms`` is the unix time at which the oldest of the tenants' first
+    tasks became ready, None when nothing is; at most 1,000 tenants of a partition
+    are looked at for it. ``tenant_ready`` are the ready tasks of the tenant asked
+    for. ``tenants`` have ready work (with several partitions: in that of the
+    most). ``capped`` are the ready tasks of tenants at their concurrency cap, of
+    at most 1,000 such tenants of a partition.
+    """
 
     ready: int
     delayed: int
     leased: int
     oldest_ready_ms: int | None
+    tenant_ready: int = 0
+    tenants: int = 0
+    capped: int = 0
+    state: QueueState = QueueState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTask:
+    """A task that a queue holds."""
+
+    task: str
+    tenant: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTasks:
+    """A page of tasks, perhaps empty, and the cursor of the next one (None: the end)."""
+
+    tasks: list[KnownTask]
+    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class PolicyFile:
     def __init__(self, path: Path | None) -> None:
         """Raises PolicyUnreadable: a scheduler does not start on a policy that it cannot read."""
         self._path = path
-        self._text = ""
+        self._text: str = ""
         self._problem: str | None = None
         self._on_change: list[Callable[[], None]] = []
         self.current = Policy()

@@ -1,17 +1,19 @@
 -- Extend leases that are still held.
 --
--- KEYS  1 …:leases  2 …:state  (see enqueue.lua)
 -- ARGV  1 now_ms  2 lease_ms, then task, token pairs
 -- RETURNS  tokens that hold no lease any more
-local leases, state = KEYS[1], KEYS[2]
 local expiry = tonumber(ARGV[1]) + tonumber(ARGV[2])
-local lost = {}
+local names, lost, expiries = {}, {}, {}
 for i = 3, #ARGV, 2 do
-  local known = redis.call('HGET', state, ARGV[i])
-  if known and cmsgpack.unpack(known)[6] == ARGV[i + 1] and redis.call('ZSCORE', leases, ARGV[i]) then
-    redis.call('ZADD', leases, 'XX', expiry, ARGV[i])
+  names[#names + 1] = ARGV[i]
+end
+for n, packed in ipairs(fetch(state, names)) do
+  local token = ARGV[2 + 2 * n]
+  if packed and unpack_state(packed)[TOKEN] == token then
+    expiries[#expiries + 1], expiries[#expiries + 2] = expiry, names[n]
   else
-    lost[#lost + 1] = ARGV[i + 1]
+    lost[#lost + 1] = token
   end
 end
+many('ZADD', leases, expiries)
 return lost

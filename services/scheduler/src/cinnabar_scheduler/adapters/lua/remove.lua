@@ -1,29 +1,37 @@
 -- Forget tasks up to a generation, wherever they are.
 --
--- KEYS  1 …:ready  2 …:delayed  3 …:leases  4 …:body  5 …:state  (see enqueue.lua)
--- ARGV  task, generation pairs
+-- ARGV  1 wake channel  2 queue name, then task, generation pairs
 -- RETURNS  {number of tasks that were there, then the tokens of those under lease}
---
--- A tenant whose last ready task is removed stays among the tenants until the
--- next lease finds its set empty.
-local ready, delayed, leases, body, state = unpack(KEYS)
+local names, gone, held, ended, seen = {}, {}, {}, {}, {}
 local result = {0}
-for i = 1, #ARGV, 2 do
-  local task = ARGV[i]
-  local known = redis.call('HGET', state, task)
-  if known then
-    local fields = cmsgpack.unpack(known)
-    if fields[1] <= tonumber(ARGV[i + 1]) then
-      result[1] = result[1] + 1
-      if redis.call('ZREM', leases, task) == 1 then
-        result[#result + 1] = fields[6]
-      else
-        redis.call('ZREM', ready .. ':' .. fields[2], task)
-        redis.call('ZREM', delayed, task)
-      end
-      redis.call('HDEL', body, task)
-      redis.call('HDEL', state, task)
+for i = 3, #ARGV, 2 do
+  names[#names + 1] = ARGV[i]
+end
+for n, packed in ipairs(fetch(state, names)) do
+  local task = names[n]
+  local fields = packed and not seen[task] and unpack_state(packed)
+  if fields and fields[GENERATION] <= tonumber(ARGV[2 + 2 * n]) then
+    seen[task] = true
+    gone[#gone + 1] = task
+    if fields[TOKEN] ~= '' then
+      local tenant = fields[TENANT]
+      ended[tenant] = (ended[tenant] or 0) - 1
+      held[#held + 1] = task
+      result[#result + 1] = fields[TOKEN]
+    else
+      take_out(task, fields, ended)
     end
   end
+end
+result[1] = #gone
+many('ZREM', leases, held)
+many('HDEL', body, gone)
+many('HDEL', state, gone)
+if call('EXISTS', deadlines) == 1 then
+  many('ZREM', deadlines, gone)
+end
+count_running(ended)
+if unpark(ended) then
+  call('PUBLISH', ARGV[1], ARGV[2])
 end
 return result
