@@ -91,7 +91,8 @@ class Step:
 class Shape:
     """How long faults last (a range of seconds) and how many come together.
 
-    ``recovery`` is what a recovery is taken to last when steps are counted into the duration.
+    ``recovery`` is what a recovery is taken to last when steps are counted into the duration. Without
+    ``every_replica`` one of each service is killed and one is paused in a round.
     """
 
     kill: tuple[float, float]
@@ -104,6 +105,7 @@ class Shape:
     gap: tuple[float, float]
     together: int
     recovery: float
+    every_replica: bool
 
 
 LONG = Shape(
@@ -117,6 +119,7 @@ LONG = Shape(
     gap=(0.2, 1.5),
     together=2,
     recovery=2.0,
+    every_replica=True,
 )
 SHORT = Shape(
     kill=(0.0, 0.5),
@@ -129,6 +132,7 @@ SHORT = Shape(
     gap=(0.0, 0.2),
     together=4,
     recovery=0.8,
+    every_replica=False,
 )
 
 
@@ -177,8 +181,11 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
     def between(bounds: tuple[float, float]) -> float:
         return round(generator.uniform(*bounds), 2)
 
-    deck = [Fault(Kind.KILL, name, between(shape.kill)) for name in SERVICES]
-    deck += [Fault(Kind.PAUSE, name, between(shape.pause)) for name in SERVICES]
+    def struck() -> Sequence[str]:
+        return SERVICES if shape.every_replica else _one_of_each(generator)
+
+    deck = [Fault(Kind.KILL, name, between(shape.kill)) for name in struck()]
+    deck += [Fault(Kind.PAUSE, name, between(shape.pause)) for name in struck()]
     deck += [
         Fault(Kind.FLUSH, VALKEY, 0.0),
         Fault(Kind.EMPTY, VALKEY, 0.0),
@@ -187,7 +194,7 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
         Fault(Kind.LEADER_KILLED_IN_REBUILD, VALKEY, 0.0),
         Fault(Kind.FAST, PRIMARIES[0], between(shape.primary_away)),
         Fault(Kind.IMMEDIATE, PRIMARIES[1], between(shape.primary_away)),
-        Fault(Kind.AWAY, _one(generator, REPLICAS), between(shape.replica_away)),
+        Fault(Kind.AWAY, generator.choice(REPLICAS), between(shape.replica_away)),
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), SKEW_SECONDS),
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), -SKEW_SECONDS),
     ]
@@ -198,5 +205,7 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
     return deck
 
 
-def _one(generator: random.Random, names: Sequence[str]) -> str:
-    return generator.choice(names)
+def _one_of_each(generator: random.Random) -> list[str]:
+    """One replica of each service."""
+    replicas = itertools.groupby(SERVICES, key=lambda name: name.rpartition("-")[0])
+    return [generator.choice(list(names)) for _, names in replicas]
