@@ -110,6 +110,7 @@ def test_the_committed_envoy_configuration_is_what_the_template_renders() -> Non
             listen=Endpoint(host="127.0.0.1", port=20_001),
             admin=Endpoint(host="127.0.0.1", port=20_002),
             gateways=(Endpoint(host="127.0.0.1", port=20_003), Endpoint(host="127.0.0.1", port=20_004)),
+            schedulers=(Endpoint(host="127.0.0.1", port=20_005),),
             descriptors=str(descriptor_file()),
             access_log="/dev/null",
         ),

@@ -174,6 +174,7 @@ def build_table(
         port=ports.of("envoy", preferred=config.envoy_port),
         admin_port=ports.of("envoy-admin"),
         gateways=tuple(Endpoint.parse(address) for address in listen["gateway"]),
+        schedulers=tuple(Endpoint.parse(address) for address in listen["scheduler"]),
     )
     policy_file = folder / "policy.toml"
     policy_file.write_text(config.policy, "utf-8")

@@ -1,7 +1,7 @@
 """Envoy's rate limit protocol: the limits of admission, asked by the edge for each call.
 
 The one domain is "cinnabar". A descriptor has the entries ``tenant``, ``user`` and ``method`` (the path of
-the RPC or its last part), or ``remote_address`` for a caller without a credential. Every answer carries the
+the RPC or its last part), or ``anonymous`` and ``remote_address`` for a caller without a credential. Every answer carries the
 headers for the caller; a refusal also what a gRPC client reads as a typed error, and, as dynamic metadata,
 what the edge writes into the JSON of a REST client.
 """
@@ -29,7 +29,7 @@ DOMAIN = "cinnabar"
 MAX_DESCRIPTORS = 10
 MAX_VALUE_LENGTH = 256
 _CALLER = frozenset({"tenant", "user", "method"})
-_ANONYMOUS = frozenset({"remote_address"})
+_ANONYMOUS = frozenset({"anonymous", "remote_address"})
 _UNIT = pb.RateLimitResponse.RateLimit.Unit
 _UNITS = {
     1_000_000: _UNIT.SECOND,
@@ -80,7 +80,7 @@ def _requests(message: pb.RateLimitRequest) -> list[Request]:
 
 def _problem(descriptor: RateLimitDescriptor, values: dict[str, str]) -> FieldViolation | None:
     if len(values) != len(descriptor.entries) or values.keys() not in (_CALLER, _ANONYMOUS):
-        return FieldViolation("entries", "must be tenant, user and method, or remote_address")
+        return FieldViolation("entries", "must be tenant, user and method, or anonymous and remote_address")
     if any(not 1 <= len(value) <= MAX_VALUE_LENGTH for value in values.values()):
         return FieldViolation("entries", f"must have values of 1 to {MAX_VALUE_LENGTH} characters")
     for key in ("tenant", "user"):

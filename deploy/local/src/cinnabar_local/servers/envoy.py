@@ -18,6 +18,7 @@ from cinnabar_local.servers.bindings import PublicApi, descriptor_file, public_a
 
 # Open to gRPC clients beside the public API; without HTTP annotations there is no REST for them.
 _STANDARD_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection")
+_UNLIMITED = ("/grpc.health.v1.Health/", "/cinnabar.gateway.v1.OperationsService/GetHealth")
 _LOCAL_ORIGINS = (r"https?://(localhost|127\.0\.0\.1)(:[0-9]+)?",)
 
 
@@ -42,7 +43,7 @@ class Reply:
     ``status`` is the HTTP status to match by ``op``; ``flags`` the response flags, or ``metadata_key`` the
     key in the Lua filter's metadata, to match instead. ``code`` is of google.rpc.Code, ``reason`` and
     ``metadata`` are the ErrorInfo's, ``answer`` is another HTTP status to send. ``culprit`` is the field that
-    a BadRequest names.
+    a BadRequest names; ``retry`` is the RetryInfo's delay, as JSON has it.
     """
 
     code: int
@@ -54,6 +55,7 @@ class Reply:
     metadata_key: str = ""
     answer: int | None = None
     culprit: str = ""
+    retry: str = ""
 
     @property
     def details(self) -> list[dict[str, object]]:
@@ -72,12 +74,16 @@ class Reply:
             details.append(
                 {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
             )
-        if self.code == _UNAVAILABLE:
-            details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"})
+        if self.retry:
+            details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": self.retry})
         return details
 
 
-_UNAVAILABLE = 14
+def _told(key: str) -> str:
+    """What the rate limit service says of a refusal."""
+    return f"%DYNAMIC_METADATA(envoy.filters.http.ratelimit:{key})%"
+
+
 _UNKNOWN_FIELD = "unknown_field"
 # First match wins. Pairs of status and code as in google/rpc/code.proto, where there is such a pair.
 _REPLIES = (
@@ -86,6 +92,13 @@ _REPLIES = (
         code=3,
         reason=ErrorReason.INVALID_REQUEST,
         culprit=f"%DYNAMIC_METADATA(envoy.filters.http.lua:{_UNKNOWN_FIELD})%",
+    ),
+    Reply(
+        flags=("RL",),
+        code=8,
+        reason=ErrorReason.RATE_LIMITED,
+        metadata={key: _told(key) for key in ("level", "limit", "period_seconds")},
+        retry=_told("retry_delay"),
     ),
     Reply(flags=("DT",), code=4, reason=ErrorReason.DEADLINE_PASSED, answer=504),
     Reply(status=400, code=3, reason=ErrorReason.INVALID_REQUEST, culprit="request"),
@@ -100,9 +113,10 @@ _REPLIES = (
     Reply(
         status=501,
         op="GE",
-        code=_UNAVAILABLE,
+        code=14,
         reason=ErrorReason.DEPENDENCY_UNAVAILABLE,
         metadata={"dependency": "gateway"},
+        retry="1s",
     ),
     Reply(status=400, op="GE", code=3, reason=ErrorReason.INVALID_REQUEST, culprit="request"),
 )
@@ -113,13 +127,16 @@ class EnvoySettings:
     """What differs between this machine and containers.
 
     ``discovery`` is STATIC for addresses, DNS for names. ``access_log`` is a file that gets one JSON
-    object a request, without bodies; None for none.
+    object a request, without bodies; None for none. A call waits for its limits as long as
+    ``rate_limit_seconds``, then goes on without.
     """
 
     listen: Endpoint
     admin: Endpoint
     gateways: tuple[Endpoint, ...]
+    schedulers: tuple[Endpoint, ...]
     descriptors: str
+    rate_limit_seconds: float = 0.2
     discovery: Literal["STATIC", "DNS"] = "STATIC"
     origins: tuple[str, ...] = _LOCAL_ORIGINS
     access_log: str | None = None
@@ -141,6 +158,8 @@ def render(settings: EnvoySettings) -> str:
         services=api.services,
         streams=[method.path for method in api.methods if method.streams],
         reads=[method.path for method in api.methods if method.reads],
+        unlimited=_UNLIMITED,
+        identity=(templates / "identity.lua").read_text("utf-8"),
         prefixes=[f"/{service}/" for service in (*api.services, *_STANDARD_SERVICES)],
         unknown_fields=_lua_tables(api) + (templates / "unknown_fields.lua").read_text("utf-8"),
     )
@@ -169,6 +188,7 @@ def compose_settings() -> EnvoySettings:
         listen=Endpoint(host="0.0.0.0", port=8080),
         admin=Endpoint(host="127.0.0.1", port=9901),
         gateways=tuple(Endpoint(host=f"gateway-{number}", port=50051) for number in range(2)),
+        schedulers=(Endpoint(host="scheduler-0", port=50051),),
         descriptors="/etc/cinnabar/descriptors.binpb",
         discovery="DNS",
     )
@@ -176,13 +196,17 @@ def compose_settings() -> EnvoySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envoy:
-    """One Envoy in front of ``gateways``, with one worker: the machine's cores are shared."""
+    """One Envoy in front of ``gateways``, with one worker: the machine's cores are shared.
+
+    ``schedulers`` are asked for the limits; without one there are none.
+    """
 
     name: str
     folder: Path
     port: int
     admin_port: int
     gateways: tuple[Endpoint, ...]
+    schedulers: tuple[Endpoint, ...] = ()
 
     @property
     def admin_url(self) -> str:
@@ -195,6 +219,7 @@ class Envoy:
             listen=Endpoint(host=HOST, port=self.port),
             admin=Endpoint(host=HOST, port=self.admin_port),
             gateways=self.gateways,
+            schedulers=self.schedulers,
             descriptors=str(descriptor_file()),
         )
 
