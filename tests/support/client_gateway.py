@@ -20,6 +20,7 @@ from cinnabar.gateway.v1 import operations_service_pb2_grpc as operations_grpc
 from cinnabar.gateway.v1 import submission_service_pb2 as submissions_pb
 from cinnabar.gateway.v1 import submission_service_pb2_grpc as submissions_grpc
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
+from cinnabar.gateway.v1.operations_service_pb2 import Queue
 from cinnabar.gateway.v1.submission_service_pb2 import (
     CreateSubmissionRequest,
     CreateSubmissionResult,
@@ -51,6 +52,7 @@ class MemoryGateway(
     """``failures[method]`` are raised by its next calls (items, for the stream), one each.
 
     ``drops[method]`` says how many messages the next streams of a method send before they break off.
+    ``counted`` are the answers of GetConservation, the last one again and again.
     With ``hold`` submissions stay QUEUED until ``grade``; ``stuck[method]`` calls never get an answer.
     """
 
@@ -69,7 +71,9 @@ class MemoryGateway(
     stuck: Counter[str] = field(default_factory=Counter[str])
     healthy: bool = True
     page: int = 2
-    queues: list[operations_pb.Queue] = field(default_factory=list[operations_pb.Queue])
+    queues: list[Queue] = field(default_factory=list[Queue])
+    counted: deque[operations_pb.Conservation] = field(default_factory=deque[operations_pb.Conservation])
+    redriven: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     letters: list[operations_pb.DeadLetter] = field(default_factory=list[operations_pb.DeadLetter])
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -191,7 +195,7 @@ class MemoryGateway(
                 shown = Submission()
                 shown.CopyFrom(self._submission(request.name))
             await context.write(submissions_pb.WatchSubmissionResponse(submission=shown))
-            if shown.state == Submission.GRADED:
+            if shown.state in (Submission.GRADED, Submission.FAILED):
                 return
             left = None if left is None else left - 1
             if left == 0:
@@ -211,24 +215,70 @@ class MemoryGateway(
         self._enter("ListQueues", context)
         return operations_pb.ListQueuesResponse(queues=self.queues)
 
+    async def PauseQueue(self, request: operations_pb.PauseQueueRequest, context: Context) -> Queue:
+        self._enter("PauseQueue", context)
+        return self._control(request.queue, Queue.PAUSED)
+
+    async def ResumeQueue(self, request: operations_pb.ResumeQueueRequest, context: Context) -> Queue:
+        self._enter("ResumeQueue", context)
+        return self._control(request.queue, Queue.RUNNING)
+
+    async def DrainQueue(self, request: operations_pb.DrainQueueRequest, context: Context) -> Queue:
+        self._enter("DrainQueue", context)
+        return self._control(request.queue, Queue.DRAINING)
+
+    def _control(self, name: str, state: Queue.State.ValueType) -> Queue:
+        found = next((queue for queue in self.queues if queue.queue == name), None)
+        if found is None:
+            raise ResourceNotFound(f"queues/{name}")
+        found.state = state
+        return found
+
+    async def GetConservation(
+        self, request: operations_pb.GetConservationRequest, context: Context
+    ) -> operations_pb.Conservation:
+        self._enter("GetConservation", context)
+        return self.counted.popleft() if len(self.counted) > 1 else self.counted[0]
+
     async def ListDeadLetters(
         self, request: operations_pb.ListDeadLettersRequest, context: Context
     ) -> operations_pb.ListDeadLettersResponse:
         self._enter("ListDeadLetters", context)
-        found = [letter for letter in self.letters if request.queue in ("", letter.queue)]
+        found = self._letters(request)
         start, following = self._page(request.page_token, len(found))
         return operations_pb.ListDeadLettersResponse(
             dead_letters=found[start : start + self.page], next_page_token=following
         )
 
+    def _letters(self, request: operations_pb.ListDeadLettersRequest) -> list[operations_pb.DeadLetter]:
+        return [
+            letter
+            for letter in self.letters
+            if request.queue in ("", letter.queue)
+            and letter.submission.startswith(request.parent)
+            and request.reason in letter.reason
+        ]
+
     async def RedriveDeadLetters(
         self, request: operations_pb.RedriveDeadLettersRequest, context: Context
     ) -> operations_pb.RedriveDeadLettersResponse:
+        """Tasks that are redriven stay on the list, as if they were given up again at once."""
         self._enter("RedriveDeadLetters", context)
-        wanted = {(task.submission, task.item) for task in request.tasks}
-        kept = [letter for letter in self.letters if (letter.submission, letter.item) not in wanted]
-        redriven, self.letters = len(self.letters) - len(kept), kept
-        return operations_pb.RedriveDeadLettersResponse(redriven=redriven)
+        if request.HasField("filter"):
+            found = self._letters(request.filter)[: self.page]
+            self.redriven += [(letter.submission, letter.item) for letter in found]
+            more = len(self._letters(request.filter)) > self.page
+            return operations_pb.RedriveDeadLettersResponse(redriven=len(found), more=more)
+        response = operations_pb.RedriveDeadLettersResponse()
+        dead = {(letter.submission, letter.item) for letter in self.letters}
+        for task in request.tasks:
+            if (task.submission, task.item) in dead:
+                self.redriven.append((task.submission, task.item))
+                response.redriven += 1
+            else:
+                error = ResourceNotFound(f"{task.submission}/items/{task.item}")
+                response.refused.add(task=task, error=error.to_status())
+        return response
 
     async def GetHealth(
         self, request: operations_pb.GetHealthRequest, context: Context

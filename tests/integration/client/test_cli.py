@@ -2,68 +2,26 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar_client.cli.command import Settings
 from cinnabar_common.errors import CredentialInvalid, FieldViolation, InvalidRequest, Overloaded
-from tests.support.client_fixtures import NAME, World, answers, world
+from tests.support.client_cli import run, start
+from tests.support.client_fixtures import NAME, answers, world
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SUBMIT = ("submit", "net/quiz", "--author", "s-1", "--answer", "why=because", "--answer", "bits=8 bit")
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
+class Patient(Overloaded):
+    """an overload that outlasts every patience"""
 
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def problem(self) -> dict[str, Any]:
-        return json.loads(self.err)["error"]
-
-
-def environment(address: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CINNABAR_")}
-    return clean | {"CINNABAR_ADDRESS": address, "CINNABAR_TOKEN": "dev.t.instructor.ann", "COLUMNS": "100"}
-
-
-async def start(address: str, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "import sys; from cinnabar_client.cli import main; sys.exit(main())"),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(address),
-    )
-
-
-async def run(where: World | str, *arguments: str) -> Ran:
-    process = await start(where if isinstance(where, str) else where.address, *arguments)
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode()
-    return Ran(process.returncode, out.decode(), err.decode())
+    retry_seconds = 1000.0
 
 
 async def test_an_assignment_is_created_read_listed_and_changed(tmp_path: Path) -> None:
@@ -231,22 +189,6 @@ async def test_lists_and_cancel() -> None:
         assert (await run(w, "cancel", name, "--json")).document["state"] == "CANCELLED"
 
 
-async def test_operations() -> None:
-    async with world() as w:
-        w.gateway.queues.append(operations_pb.Queue(queue="numeric", ready=3, workers=2))
-        assert (await run(w, "queues", "--json")).document["queues"][0]["ready"] == "3"
-        assert "numeric" in (await run(w, "queues")).out
-        for item in ("a", "b", "c"):
-            w.gateway.letters.append(operations_pb.DeadLetter(submission=NAME, item=item, queue="text"))
-        assert len((await run(w, "dead-letters", "list", "--json")).lines) == 3
-        assert (await run(w, "dead-letters", "redrive", f"{NAME}/a", "--json")).document == {"redriven": 1}
-        assert (await run(w, "dead-letters", "redrive", "--all", "--json")).document == {"redriven": 2}
-        assert (await run(w, "health")).code == 0
-        w.gateway.healthy = False
-        ran = await run(w, "health", "--json")
-        assert (ran.code, ran.document["status"]) == (1, "unhealthy")
-
-
 async def test_a_refusal_is_told_without_a_trace() -> None:
     async with world() as w:
         ran = await run(w, "show", f"{NAME}/submissions/none")
@@ -258,11 +200,11 @@ async def test_a_refusal_is_told_without_a_trace() -> None:
         ran = await run(w, "--json", "show", "x")
         assert ran.code == 1
         assert (ran.problem["reason"], len(ran.problem["violations"])) == ("INVALID_REQUEST", 2)
-        w.gateway.failures["GetSubmission"].append(Overloaded("storage"))
+        w.gateway.failures["GetSubmission"].append(Patient("storage"))
         ran = await run(w, "--json", "show", "x")
-        assert ran.problem["retryAfterSeconds"] == Overloaded.retry_seconds
+        assert ran.problem["retryAfterSeconds"] == Patient.retry_seconds
         w.gateway.failures["ListQueues"].append(CredentialInvalid())
-        assert "CREDENTIAL_INVALID" in (await run(w, "queues")).err
+        assert "CREDENTIAL_INVALID" in (await run(w, "ops", "queues")).err
 
 
 @pytest.mark.parametrize(
@@ -276,8 +218,17 @@ async def test_a_refusal_is_told_without_a_trace() -> None:
         ("submit", "net/quiz/x", "--answer", "why=a"),
         ("submit", "net/quiz", "--answer", "bits=many"),
         ("assignment", "create", "no-such-file.yaml"),
-        ("dead-letters", "redrive"),
-        ("dead-letters", "redrive", "a/b", "--all"),
+        ("submit", "net/quiz", "--answer", "why=a", "--grade-after", "soon"),
+        ("submit", "net/quiz", "--answer", "why=a", "--grade-by", "2026-05-31T18:00:00"),
+        ("submit", "net/quiz", "--answer", "why=a", "--grade-by", "2000d"),
+        ("ops", "redrive"),
+        ("ops", "redrive", "a/b", "--all"),
+        ("ops", "redrive", "a/b", "--queue", "text"),
+        ("ops", "redrive", "--all", "--reason", "x"),
+        ("ops", "redrive", "a"),
+        ("ops", "dead-letters", "--assignment", "a/b/c"),
+        ("ops", "pause"),
+        ("ops", "conservation", "--wait", "-1"),
         ("list", "net/quiz", "--limit", "0"),
         ("show",),
     ],
@@ -293,8 +244,8 @@ async def test_an_option_wins_over_the_environment_and_that_over_the_state_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world() as w:
-        assert (await run("127.0.0.1:1", "--address", w.address, "queues")).code == 0
-        assert (await run("127.0.0.1:1", "queues", "--address", w.address)).code == 0
+        assert (await run("127.0.0.1:1", "--address", w.address, "ops", "queues")).code == 0
+        assert (await run("127.0.0.1:1", "ops", "queues", "--address", w.address)).code == 0
         state = tmp_path / "state.json"
         state.write_text(json.dumps({"addresses": {"envoy": w.address}}), "utf-8")
         monkeypatch.setenv("CINNABAR_STATE", str(state))

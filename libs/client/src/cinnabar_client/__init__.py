@@ -1,7 +1,7 @@
 """Typed client of Cinnabar: hand in homework, watch it being graded, read the grades."""
 
 from cinnabar_client import render
-from cinnabar_client.client import Client
+from cinnabar_client.client import Client, Redriven, RefusedRedrive
 from cinnabar_client.convert import InvalidInput, answers_to, assignment_from, submission_request
 from cinnabar_client.errors import ApiError
 from cinnabar_client.patience import persist
@@ -13,6 +13,8 @@ __all__ = [
     "ApiError",
     "Client",
     "InvalidInput",
+    "Redriven",
+    "RefusedRedrive",
     "SubmitResult",
     "answers_to",
     "assignment_from",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -22,13 +24,40 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_client import convert, watching
 from cinnabar_client.connection import Connection, open_channel
-from cinnabar_client.errors import detail_of, from_rpc
+from cinnabar_client.errors import ApiError, detail_of, from_rpc, from_status
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
+
+if TYPE_CHECKING:  # the generated module has it for type checkers only
+    from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT_SECONDS = 10.0
 _PAGE_SIZE = 500
+MAX_REDRIVE = 1000
+"""Dead letters that one call redrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRedrive:
+    """A task that was not redriven, and why: it is no dead letter, or its shard is away."""
+
+    submission: str
+    item: str
+    error: ApiError
+
+    def to_json(self) -> dict[str, object]:
+        """The refusal as one JSON object."""
+        return {"submission": self.submission, "item": self.item, "error": self.error.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """How many dead letters are queued again, what was refused, and whether a filter lists more."""
+
+    redriven: int
+    refused: Sequence[RefusedRedrive]
+    more: bool
 
 
 class Client:
@@ -36,7 +65,8 @@ class Client:
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request
     id), are tried up to five times within it while the answer is UNAVAILABLE. ``patience`` is how many
-    seconds ``submit_many``, ``watch`` and ``wait_graded`` put up with the same trouble.
+    seconds ``submit_many``, ``watch`` and ``wait_graded`` put up with the same trouble, and all calls with
+    rate limits and other refusals that ask to come back.
 
     Every method raises ApiError. Reads show at least the latest write that this client made.
     """
@@ -56,7 +86,9 @@ class Client:
         self._opened: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        self._opened = Connection(open_channel(self._address), token=self._token, timeout=self._timeout)
+        self._opened = Connection(
+            open_channel(self._address), token=self._token, timeout=self._timeout, patience=self._patience
+        )
         return self
 
     async def __aexit__(
@@ -136,14 +168,23 @@ class Client:
         author: str = "",
         request_id: str = "",
         priority: Submission.Priority.ValueType = Submission.PRIORITY_UNSPECIFIED,
+        grade_after: dt.datetime | None = None,
+        grade_by: dt.datetime | None = None,
     ) -> Submission:
         """Hands in one submission; when this returns it is accepted and will be graded.
 
         ``author`` may stay empty for a student. With the same ``request_id`` (made here when empty) the call
-        may be repeated.
+        may be repeated. It is graded at ``grade_after`` or later, and what has no grade at ``grade_by`` is
+        given up. The answer's ``estimate`` says when to expect the grades. Raises InvalidInput too.
         """
         request = convert.submission_request(
-            parent, answers, author=author, request_id=request_id or uuid4().hex, priority=priority
+            parent,
+            answers,
+            author=author,
+            request_id=request_id or uuid4().hex,
+            priority=priority,
+            grade_after=grade_after,
+            grade_by=grade_by,
         )
         return await self._connection.unary(
             SubmissionServiceStub(self._connection.channel).CreateSubmission, request
@@ -190,9 +231,9 @@ class Client:
             yield submission
 
     def watch(self, name: str) -> AsyncGenerator[Submission]:
-        """Each new state of a submission, the present one first, until a final one.
+        """Each new state of a submission, the present one first, until it is graded, cancelled or failed.
 
-        Connects again by itself.
+        Connects again by itself. A failed one that an operator redrives can be watched again.
         """
         return watching.watch(self._connection, name, patience=self._patience)
 
@@ -224,48 +265,82 @@ class Client:
 
     # Operations
 
+    @property
+    def _operations(self) -> OperationsServiceAsyncStub:
+        return OperationsServiceStub(self._connection.channel)
+
     async def queues(self) -> Sequence[operations_pb.Queue]:
-        """Counts of all queues."""
-        answer = await self._connection.unary(
-            OperationsServiceStub(self._connection.channel).ListQueues, operations_pb.ListQueuesRequest()
-        )
+        """All queues by name."""
+        answer = await self._connection.unary(self._operations.ListQueues, operations_pb.ListQueuesRequest())
         return answer.queues
 
-    async def dead_letters(self, *, queue: str = "") -> AsyncGenerator[operations_pb.DeadLetter]:
-        """Tasks that were given up (of one queue)."""
-        stub = OperationsServiceStub(self._connection.channel)
+    async def pause_queue(self, queue: str) -> operations_pb.Queue:
+        """Lets the tasks of a queue wait; submissions are still accepted."""
+        return await self._connection.unary(
+            self._operations.PauseQueue, operations_pb.PauseQueueRequest(queue=queue)
+        )
+
+    async def resume_queue(self, queue: str) -> operations_pb.Queue:
+        """Ends a pause or a drain."""
+        return await self._connection.unary(
+            self._operations.ResumeQueue, operations_pb.ResumeQueueRequest(queue=queue)
+        )
+
+    async def drain_queue(self, queue: str) -> operations_pb.Queue:
+        """Has the tasks of a queue graded, and new submissions that need it refused."""
+        return await self._connection.unary(
+            self._operations.DrainQueue, operations_pb.DrainQueueRequest(queue=queue)
+        )
+
+    async def conservation(self) -> operations_pb.Conservation:
+        """Where every accepted task is, of all tenants."""
+        return await self._connection.unary(
+            self._operations.GetConservation, operations_pb.GetConservationRequest()
+        )
+
+    async def dead_letters(
+        self, *, queue: str = "", parent: str = "", reason: str = ""
+    ) -> AsyncGenerator[operations_pb.DeadLetter]:
+        """Tasks that were given up: of one queue, of a course or assignment, whose reason contains a text."""
 
         async def page(token: str) -> tuple[Sequence[operations_pb.DeadLetter], str]:
-            answer = await self._connection.unary(
-                stub.ListDeadLetters,
-                operations_pb.ListDeadLettersRequest(queue=queue, page_size=_PAGE_SIZE, page_token=token),
+            request = operations_pb.ListDeadLettersRequest(
+                queue=queue, parent=parent, reason=reason, page_size=_PAGE_SIZE, page_token=token
             )
+            answer = await self._connection.unary(self._operations.ListDeadLetters, request)
             return answer.dead_letters, answer.next_page_token
 
         async for letter in _pages(page):
             yield letter
 
-    async def redrive(self, tasks: Sequence[tuple[str, str]]) -> int:
-        """Gives dead letters another chance; returns how many of the tasks were dead letters.
-
-        ``tasks`` are up to 1,000 pairs of submission name and item id.
-        """
-        answer = await self._connection.unary(
-            OperationsServiceStub(self._connection.channel).RedriveDeadLetters,
+    async def redrive(self, tasks: Sequence[tuple[str, str]]) -> Redriven:
+        """Gives dead letters another chance, up to 1,000 pairs of submission name and item id."""
+        return await self._redrive(
             operations_pb.RedriveDeadLettersRequest(
                 tasks=[
                     operations_pb.RedriveDeadLettersRequest.Task(submission=submission, item=item)
                     for submission, item in tasks
                 ]
-            ),
+            )
         )
-        return answer.redriven
+
+    async def redrive_where(self, *, queue: str = "", parent: str = "", reason: str = "") -> Redriven:
+        """Gives the first 1,000 dead letters of a filter another chance; ``more`` says to call again."""
+        wanted = operations_pb.ListDeadLettersRequest(queue=queue, parent=parent, reason=reason)
+        return await self._redrive(operations_pb.RedriveDeadLettersRequest(filter=wanted))
+
+    async def _redrive(self, request: operations_pb.RedriveDeadLettersRequest) -> Redriven:
+        answer = await self._connection.unary(self._operations.RedriveDeadLetters, request)
+        refused = [
+            RefusedRedrive(refusal.task.submission, refusal.task.item, from_status(refusal.error))
+            for refusal in answer.refused
+        ]
+        return Redriven(answer.redriven, refused, answer.more)
 
     async def health(self) -> operations_pb.HealthReport:
         """The health of the suite; a report also when it is bad. ApiError when there is no report."""
-        stub = OperationsServiceStub(self._connection.channel)
         try:
-            return await stub.GetHealth(
+            return await self._operations.GetHealth(
                 operations_pb.GetHealthRequest(),
                 timeout=self._connection.timeout,
                 metadata=self._connection.metadata(),

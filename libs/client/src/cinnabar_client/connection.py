@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from importlib.resources import files
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import grpc
 
 from cinnabar_client.errors import from_rpc
+from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS, Trouble
 from cinnabar_common.channels import target_of
 
 CONSISTENCY_TOKEN = "cinnabar-consistency-token"
@@ -42,9 +44,17 @@ class Connection:
     for everything that it did too, so a read shows all that this client has written one after the other.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, token: str, timeout: float) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        token: str,
+        timeout: float,
+        patience: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
         self.channel = channel
         self.timeout = timeout
+        self._patience = patience
         self._token = token
         self._consistency = ""
 
@@ -60,15 +70,26 @@ class Connection:
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, *, timeout: float | None = None
     ) -> A:
-        """Calls ``method`` under a deadline. Raises ApiError."""
-        call = method(request, timeout=timeout or self.timeout, metadata=self.metadata())
-        try:
-            answer = await call
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
-        self.remember(await call.initial_metadata())
-        self.remember(await call.trailing_metadata())
-        return answer
+        """Calls ``method``, each time under a deadline. Raises ApiError.
+
+        A call that was turned away before it did anything (``ApiError.not_begun``) is made again when the
+        service says, within the patience; one that may have had an effect never is, here.
+        """
+        trouble = Trouble(self._patience)
+        while True:
+            call = method(request, timeout=timeout or self.timeout, metadata=self.metadata())
+            try:
+                answer = await call
+            except grpc.aio.AioRpcError as error:
+                refusal = from_rpc(error)
+                pause = trouble.pause(refusal) if refusal.not_begun else None
+                if pause is None:
+                    raise refusal from error
+            else:
+                self.remember(await call.initial_metadata())
+                self.remember(await call.trailing_metadata())
+                return answer
+            await asyncio.sleep(pause)
 
     def remember(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Keeps the consistency token, if there is one."""

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -18,7 +18,7 @@ from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, 
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_common.errors import FieldViolation
-from cinnabar_common.names import ID_RULE, AssignmentName, is_id
+from cinnabar_common.names import ID_RULE, AssignmentName, CourseName, is_id
 
 M = TypeVar("M", bound=Message)
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*")
@@ -164,13 +164,37 @@ def submission_request(
     author: str = "",
     request_id: str = "",
     priority: Submission.Priority.ValueType = Submission.PRIORITY_UNSPECIFIED,
+    grade_after: dt.datetime | None = None,
+    grade_by: dt.datetime | None = None,
 ) -> CreateSubmissionRequest:
-    """A submission to be made; without ``request_id`` the client adds one when it sends it."""
-    return CreateSubmissionRequest(
+    """A submission to be made; without ``request_id`` the client adds one when it sends it.
+
+    It is graded at ``grade_after`` or later, and given up at ``grade_by``; both know their time zone.
+    """
+    request = CreateSubmissionRequest(
         parent=str(parent),
         submission=Submission(author=author, answers=answers, priority=priority),
         request_id=request_id,
     )
+    for target, moment in (("grade_after", grade_after), ("grade_by", grade_by)):
+        if moment is not None:
+            if moment.tzinfo is None:
+                raise InvalidInput([FieldViolation(target, "must have a time zone")])
+            getattr(request.submission, target).FromDatetime(moment)
+    return request
+
+
+def course_or_assignment(text: str) -> str:
+    """The resource name that COURSE or COURSE/ASSIGNMENT means; a resource name and "" stay as they are."""
+    if not text or CourseName.parse(text) or AssignmentName.parse(text):
+        return text
+    if "/" in text:
+        return str(assignment_name(text))
+    return str(CourseName.parse(f"courses/{text}") or _unknown_course(text))
+
+
+def _unknown_course(text: str) -> NoReturn:
+    raise InvalidInput([FieldViolation("", f"{text!r} is not COURSE or COURSE/ASSIGNMENT")])
 
 
 def assignment_name(text: str) -> AssignmentName:

@@ -20,6 +20,11 @@ _BARE_REASONS = {
 _RETRYABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
+# Refused before anything was done, and said so: every call may be repeated, whatever it does.
+_NOT_BEGUN = frozenset(
+    ErrorReason.Name(reason)
+    for reason in (ErrorReason.RATE_LIMITED, ErrorReason.OVERLOADED, ErrorReason.REQUEST_IN_PROGRESS)
+)
 # A connection that breaks in the middle of a call shows as one of these, without ErrorInfo.
 _TRANSPORT = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
 
@@ -59,7 +64,17 @@ class ApiError(Exception):
 
         For calls that may be repeated: reads, and creates with a request id.
         """
-        return self.code in _RETRYABLE or (self.code in _TRANSPORT and not self._said_by_suite)
+        return (
+            self.code in _RETRYABLE or self.not_begun or (self.code in _TRANSPORT and not self._said_by_suite)
+        )
+
+    @property
+    def not_begun(self) -> bool:
+        """Whether the suite turned the call away before doing anything: RATE_LIMITED or OVERLOADED.
+
+        Or, REQUEST_IN_PROGRESS, while the same request is worked on. Any such call may be repeated.
+        """
+        return self.reason in _NOT_BEGUN
 
     def to_json(self) -> dict[str, object]:
         """The error as one JSON object."""
@@ -96,7 +111,23 @@ def from_rpc(error: grpc.aio.AioRpcError) -> ApiError:
     status = rpc_status.from_call(error)
     if status is not None:
         return from_status(status)
-    return ApiError(error.code(), error.details() or error.code().name)
+    retry_after = _retry_after(error)
+    limited = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
+    return ApiError(
+        error.code(),
+        error.details() or error.code().name,
+        reason=ErrorReason.Name(ErrorReason.RATE_LIMITED) if limited else None,
+        retry_after=retry_after,
+    )
+
+
+def _retry_after(error: grpc.aio.AioRpcError) -> float | None:
+    """The header ``retry-after`` in seconds, with which a proxy refuses what passes a rate limit."""
+    for metadata in (error.initial_metadata(), error.trailing_metadata()):
+        for key, value in metadata or ():
+            if key == "retry-after" and isinstance(value, str) and value.isdecimal():
+                return float(value)
+    return None
 
 
 def detail_of(error: grpc.aio.AioRpcError, kind: Message) -> bool:

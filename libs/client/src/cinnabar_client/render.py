@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
-from cinnabar.gateway.v1.operations_service_pb2 import DeadLetter, HealthReport, Queue
-from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
+from cinnabar.gateway.v1.operations_service_pb2 import Conservation, DeadLetter, HealthReport, Queue
+from cinnabar.gateway.v1.submission_service_pb2 import GradingEstimate, ItemResult, Submission
 from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, Provenance
 from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
 
@@ -137,13 +138,61 @@ def item_result(result: ItemResult, answer: Answer | None = None, item: Item | N
 
 
 def queues(resources: Iterable[Queue]) -> Table:
-    """Counts of the queues."""
-    table = _table("queue", "ready", "delayed", "leased", "oldest", "graders")
+    """The queues, one a line."""
+    table = _table(
+        "queue", "state", "ready", "delayed", "leased", "oldest", "graders", "p50", "p90", "work ahead"
+    )
     for queue in resources:
         counts = (queue.ready, queue.delayed, queue.leased)
-        oldest = f"{queue.oldest_age.ToTimedelta().total_seconds():.1f} s" if queue.ready else "-"
-        table.add_row(queue.queue, *map(str, counts), oldest, str(queue.workers))
+        table.add_row(
+            queue.queue,
+            _queue_state(queue),
+            *map(str, counts),
+            _seconds(queue.oldest_age) if queue.ready else "-",
+            str(queue.workers),
+            _seconds(queue.service_p50) if queue.HasField("service_p50") else "-",
+            _seconds(queue.service_p90) if queue.HasField("service_p90") else "-",
+            _seconds(queue.predicted_work) if queue.HasField("predicted_work") else "-",
+        )
     return table
+
+
+def estimate(promised: GradingEstimate) -> str:
+    """When to expect the grades of a submission."""
+    return (
+        f"{promised.position} tasks ahead; graded within {_seconds(promised.p50)} in half of the cases, "
+        f"within {_seconds(promised.p90)} in nine of ten"
+    )
+
+
+def holds(counted: Conservation) -> bool:
+    """Whether every accepted task is in exactly one place, and Redis has what is open."""
+    return counted.balanced and counted.open == counted.queued + counted.waiting + counted.leased
+
+
+def conservation(counted: Conservation) -> RenderableType:
+    """Where every accepted task is, and whether the sums are right."""
+    table = _table("where", "tasks", "")
+    for where, tasks, note in (
+        ("accepted", counted.accepted, "says Postgres, as do the next four"),
+        ("= open", counted.open, "still to be graded"),
+        ("+ dead letters", counted.dead_lettered, "given up"),
+        ("+ cancelled", counted.cancelled, ""),
+        ("+ graded", counted.graded, ""),
+        ("queued", counted.queued, "says Redis, as do the next two: together what is open"),
+        ("+ waiting", counted.waiting, "for their time or for a retry"),
+        ("+ leased", counted.leased, "being graded"),
+    ):
+        table.add_row(where, str(tasks), Text(note, style="dim"))
+    places = counted.open + counted.dead_lettered + counted.cancelled + counted.graded
+    queued = counted.queued + counted.waiting + counted.leased
+    verdict = Text("conserved", style="green") if holds(counted) else Text("not conserved", style="red")
+    if not counted.balanced:
+        verdict.append(f": {counted.accepted} accepted, {places} found", style="")
+    elif queued != counted.open:
+        verdict.append(f": {counted.open} open, {queued} in Redis", style="")
+    sweep = f"last sweep {_time(counted.sweep_time)}: {counted.missing} missing, {counted.orphaned} orphaned"
+    return Group(table, verdict, Text(sweep, style="dim"))
 
 
 def dead_letters(resources: Iterable[DeadLetter]) -> Table:
@@ -228,6 +277,15 @@ def _table(*headings: str) -> Table:
 
 def _state_name(resource: Submission) -> str:
     return Submission.State.Name(resource.state)
+
+
+def _queue_state(queue: Queue) -> Text:
+    return Text(Queue.State.Name(queue.state), style="" if queue.state == Queue.RUNNING else "yellow")
+
+
+def _seconds(duration: Duration) -> str:
+    seconds = duration.ToTimedelta().total_seconds()
+    return f"{seconds:.1f} s" if seconds >= 1 or not seconds else f"{seconds * 1000:.0f} ms"
 
 
 def _state(name: str) -> Text:

@@ -134,7 +134,7 @@ def print_how_to_go_on(console: Console, *, up: str, address: str, token: str, e
         f".venv/bin/cinnabar show {example}",
         ".venv/bin/cinnabar assignment create examples/networks-quiz.yaml",
         ".venv/bin/cinnabar submit networks-101/quiz --file examples/networks-answers.jsonl --wait",
-        f".venv/bin/cinnabar queues --token {token.replace('.instructor.', '.operator.')}",
+        f".venv/bin/cinnabar ops queues --token {token.replace('.instructor.', '.operator.')}",
     )
     console.print()
     console.print("[bold]How to go on[/bold]")

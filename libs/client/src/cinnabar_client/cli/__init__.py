@@ -32,8 +32,7 @@ for command in (
     submissions.list_,
     submissions.show,
     submissions.cancel,
-    operations.queues,
-    operations.dead_letters,
+    operations.ops,
     operations.health,
 ):
     cinnabar.add_command(cast("click.Command", command))

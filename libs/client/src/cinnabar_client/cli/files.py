@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import yaml
 
@@ -17,6 +18,7 @@ from cinnabar_client.convert import AssignmentDraft, InvalidInput
 from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import AssignmentName
 
+Times: TypeAlias = tuple[dt.datetime | None, dt.datetime | None]
 _KEYS = {"author", "item", "answer", "answers", "request_id", "course", "assignment"}
 _IGNORED = {"id", "score", "reason", "language"}  # what a teacher adds to a collection of answers
 
@@ -99,9 +101,15 @@ def read_handed_in(path: Path, target: AssignmentName | None) -> tuple[list[Hand
 
 
 async def requests_of(
-    path: Path, handed_in: list[HandedIn], assignment: Callable[[str], Awaitable[Assignment]]
+    path: Path,
+    handed_in: list[HandedIn],
+    assignment: Callable[[str], Awaitable[Assignment]],
+    times: Times = (None, None),
 ) -> list[CreateSubmissionRequest]:
-    """The requests to send; ``assignment`` gives the assignment of a name. Raises InvalidInput."""
+    """The requests to send; ``assignment`` gives the assignment of a name. Raises InvalidInput.
+
+    ``times`` are grade_after and grade_by of all of them.
+    """
     problems: list[FieldViolation] = []
     requests: list[CreateSubmissionRequest] = []
     assignments: dict[AssignmentName, Assignment] = {}
@@ -114,7 +122,14 @@ async def requests_of(
             problems += [v.under(f"{path.name}:{entry.line}: answers") for v in error.violations]
             continue
         requests.append(
-            convert.submission_request(entry.name, answers, author=entry.author, request_id=entry.request_id)
+            convert.submission_request(
+                entry.name,
+                answers,
+                author=entry.author,
+                request_id=entry.request_id,
+                grade_after=times[0],
+                grade_by=times[1],
+            )
         )
     if problems:
         raise InvalidInput(problems)

@@ -1,60 +1,153 @@
-"""``cinnabar queues``, ``dead-letters …``, ``health``"""
+"""``cinnabar ops …`` and ``cinnabar health``"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
 
 import click
 from rich.text import Text
 
+from cinnabar.gateway.v1 import operations_service_pb2 as pb
 from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
+from cinnabar_client.client import MAX_REDRIVE, RefusedRedrive
+from cinnabar_client.convert import course_or_assignment
 
-_AT_ONCE = 1000  # tasks in one redrive call
+_POLL_SECONDS = 0.25
 
 
-@click.command()
+@click.group("ops")
+def ops() -> None:
+    """For operators: queues, dead letters, and whether everything is accounted for."""
+
+
+@ops.command()
 @api_command
 async def queues(session: Session) -> None:
-    """Show what waits in the queues."""
+    """Show the queues: what they do, what waits in them, how long it takes."""
     found = await session.client.queues()
     session.output.document({"queues": [render.data(queue) for queue in found]}, render.queues(found))
 
 
-@click.group("dead-letters")
-def dead_letters() -> None:
-    """Tasks that were given up."""
-
-
-@dead_letters.command("list")
-@click.option("--queue", default="", help="Only of this queue.")
+@ops.command()
+@click.argument("queue")
 @api_command
-async def list_(session: Session, queue: str) -> None:
-    """List them, and why they were given up."""
-    found = [letter async for letter in session.client.dead_letters(queue=queue)]
-    for letter in found:
+async def pause(session: Session, queue: str) -> None:
+    """Let tasks wait; submissions are still accepted."""
+    _show(session, await session.client.pause_queue(queue))
+
+
+@ops.command()
+@click.argument("queue")
+@api_command
+async def resume(session: Session, queue: str) -> None:
+    """End a pause or a drain."""
+    _show(session, await session.client.resume_queue(queue))
+
+
+@ops.command()
+@click.argument("queue")
+@api_command
+async def drain(session: Session, queue: str) -> None:
+    """Grade what is there, and refuse new submissions that need the queue."""
+    _show(session, await session.client.drain_queue(queue))
+
+
+def _show(session: Session, queue: pb.Queue) -> None:
+    session.output.result(queue, render.queues([queue]))
+
+
+def _filter_options(command: click.Command) -> click.Command:
+    for option in (
+        click.Option(["--reason"], default="", help="Only those whose reason contains this."),
+        click.Option(
+            ["--assignment"],
+            default="",
+            metavar="COURSE[/ASSIGNMENT]",
+            help="Only of this assignment or course.",
+        ),
+        click.Option(["--queue"], default="", help="Only of this queue."),
+    ):
+        command.params.insert(0, option)
+    return command
+
+
+@_filter_options
+@ops.command("dead-letters")
+@api_command
+async def dead_letters(session: Session, queue: str, assignment: str, reason: str) -> None:
+    """List the tasks that were given up, and why."""
+    found: list[pb.DeadLetter] = []
+    async for letter in session.client.dead_letters(
+        queue=queue, parent=course_or_assignment(assignment), reason=reason
+    ):
+        found.append(letter)
         session.output.line(letter)
     session.output.view(render.dead_letters(found))
 
 
-@dead_letters.command("redrive")
-@click.argument("tasks", metavar="SUBMISSION/ITEM", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--queue", default="", help="With --all: only of this queue.")
+@_filter_options
+@ops.command()
+@click.argument("tasks", metavar="[SUBMISSION/ITEM]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All there are.")
 @api_command
-async def redrive(session: Session, tasks: Sequence[str], everything: bool, queue: str) -> None:
-    """Give dead letters another chance. SUBMISSION is the whole name."""
-    if everything == bool(tasks):
-        raise click.UsageError("name the tasks, or say --all")
-    pairs = [_task(task) for task in tasks]
-    if everything:
-        pairs = [
-            (letter.submission, letter.item) async for letter in session.client.dead_letters(queue=queue)
-        ]
+async def redrive(
+    session: Session, tasks: Sequence[str], everything: bool, queue: str, assignment: str, reason: str
+) -> int:
+    """Give dead letters another chance: those named, those of a filter, or --all.
+
+    SUBMISSION is the whole name. The exit code is 1 when some were refused.
+    """
+    filtered = bool(queue or assignment or reason)
+    if bool(tasks) + everything + filtered != 1:
+        raise click.UsageError("either name the tasks, or give --queue, --assignment, --reason, or say --all")
+    letters = session.client.dead_letters(queue=queue, parent=course_or_assignment(assignment), reason=reason)
+    # A filter is walked once: what fails again meanwhile is not redriven for ever.
+    source = _each([_task(task) for task in tasks]) if tasks else _named(letters)
     redriven = 0
-    for start in range(0, len(pairs), _AT_ONCE):
-        redriven += await session.client.redrive(pairs[start : start + _AT_ONCE])
-    session.output.document({"redriven": redriven}, Text(f"{redriven} queued again"))
+    refused: list[RefusedRedrive] = []
+    async with aclosing(_chunks(source)) as chunks:
+        async for chunk in chunks:
+            answer = await session.client.redrive(chunk)
+            redriven += answer.redriven
+            refused += answer.refused
+    for refusal in refused:
+        words = f"{refusal.submission}/{refusal.item} refused: "
+        session.output.notes.print(Text.assemble((words, "red"), refusal.error.message))
+    session.output.document(
+        {"redriven": redriven, "refused": [refusal.to_json() for refusal in refused]},
+        Text(f"{redriven} queued again, {len(refused)} refused"),
+    )
+    return int(bool(refused))
+
+
+@ops.command()
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Count again until it holds, at most so long.",
+)
+@api_command
+async def conservation(session: Session, wait_seconds: float) -> int:
+    """Count where every accepted task is; exit code 1 when the sum is wrong.
+
+    It holds when accepted = open + dead letters + cancelled + graded, and Redis has what is open. Postgres
+    and Redis are not counted in the same instant, so while work flows give it some time with --wait.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while not render.holds(counted := await session.client.conservation()):
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    holds = render.holds(counted)
+    session.output.document(render.data(counted) | {"holds": holds}, render.conservation(counted))
+    return int(not holds)
 
 
 @click.command()
@@ -71,3 +164,24 @@ def _task(text: str) -> tuple[str, str]:
     if not slash or not submission or not item:
         raise click.UsageError(f"{text!r} is not SUBMISSION/ITEM")
     return submission, item
+
+
+async def _each(tasks: Sequence[tuple[str, str]]) -> AsyncGenerator[tuple[str, str]]:
+    for task in tasks:
+        yield task
+
+
+async def _named(letters: AsyncIterable[pb.DeadLetter]) -> AsyncGenerator[tuple[str, str]]:
+    async for letter in letters:
+        yield letter.submission, letter.item
+
+
+async def _chunks(tasks: AsyncIterable[tuple[str, str]]) -> AsyncGenerator[list[tuple[str, str]]]:
+    chunk: list[tuple[str, str]] = []
+    async for task in tasks:
+        chunk.append(task)
+        if len(chunk) == MAX_REDRIVE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

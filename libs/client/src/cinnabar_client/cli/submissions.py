@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -16,7 +17,8 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import Submission
 from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
-from cinnabar_client.cli.files import read_handed_in, requests_of
+from cinnabar_client.cli.files import Times, read_handed_in, requests_of
+from cinnabar_client.cli.moments import MOMENT
 from cinnabar_client.convert import answers_to, assignment_name
 from cinnabar_client.errors import ApiError
 from cinnabar_client.progress import Counts
@@ -42,6 +44,12 @@ _PRIORITIES = {"low": Submission.LOW, "normal": Submission.NORMAL, "high": Submi
 @click.option("--author", default="", help="Id of the student; by default the caller.")
 @click.option("--request-id", default="", help="Makes repeating the same hand-in safe.")
 @click.option("--priority", type=click.Choice(sorted(_PRIORITIES)), default="normal", show_default=True)
+@click.option(
+    "--grade-after",
+    type=MOMENT,
+    help="Do not grade before: a time with its zone, or from now on, as 90s, 15m, 2h or 1d.",
+)
+@click.option("--grade-by", type=MOMENT, help="Give up what has no grade by then; the same forms.")
 @click.option("--wait", is_flag=True, help="Wait until everything is graded.")
 @click.option(
     "--wait-seconds",
@@ -59,6 +67,8 @@ async def submit(
     author: str,
     request_id: str,
     priority: str,
+    grade_after: dt.datetime | None,
+    grade_by: dt.datetime | None,
     wait: bool,
     wait_seconds: float,
 ) -> int:
@@ -69,7 +79,8 @@ async def submit(
     if file is not None:
         if author or request_id:
             raise click.UsageError("with --file, author and request_id stand in its lines")
-        return await _submit_file(session, file, name, wait_seconds if wait else None)
+        times = (grade_after, grade_by)
+        return await _submit_file(session, file, name, times, wait_seconds if wait else None)
     if name is None:
         raise click.UsageError("COURSE/ASSIGNMENT is missing")
     asked = await session.client.get_assignment(str(name))
@@ -79,12 +90,16 @@ async def submit(
         author=author,
         request_id=request_id,
         priority=_PRIORITIES[priority],
+        grade_after=grade_after,
+        grade_by=grade_by,
     )
     if wait:
         made = await session.client.wait_graded(made.name, timeout=wait_seconds)
         session.output.result(made, render.submission(made, asked))
     else:
         session.output.result(made, Text.assemble((made.name, "bold"), " is accepted"))
+        if made.HasField("estimate"):
+            session.output.view(Text(render.estimate(made.estimate)))
     return int(made.state == Submission.FAILED)
 
 
@@ -99,11 +114,11 @@ def _pairs(answers: Sequence[str]) -> dict[str, object]:
 
 
 async def _submit_file(
-    session: Session, file: Path, name: AssignmentName | None, wait_seconds: float | None
+    session: Session, file: Path, name: AssignmentName | None, times: Times, wait_seconds: float | None
 ) -> int:
     client, output = session.client, session.output
     handed_in, left_out = read_handed_in(file, name)
-    requests = await requests_of(file, handed_in, client.get_assignment)
+    requests = await requests_of(file, handed_in, client.get_assignment, times)
     if left_out:
         output.notes.print(f"{left_out} lines are for other assignments and were left out")
     if not requests:
