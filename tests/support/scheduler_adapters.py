@@ -42,9 +42,11 @@ def memory_harness() -> Harness:
 
 
 @asynccontextmanager
-async def redis_harness(url: str) -> AsyncGenerator[Harness]:
-    """On a real server; on the way out every key must be known to live for ever, or have a TTL."""
-    clock, policies = ManualClock(), MemoryPolicy(POLICY)
+async def redis_harness(
+    url: str, policy: Policy = POLICY, empty: Callable[[], Awaitable[None]] | None = None
+) -> AsyncGenerator[Harness]:
+    """On a real server or cluster; on the way out every key must be known to live for ever, or have a TTL."""
+    clock, policies = ManualClock(), MemoryPolicy(policy)
     redis = connect(url, timeout_seconds=5)
 
     def queue(owner: str) -> RedisQueue:
@@ -53,6 +55,7 @@ async def redis_harness(url: str) -> AsyncGenerator[Harness]:
     async def flush() -> None:
         await cast("Any", redis).flushdb()
 
+    flush = empty or flush
     try:
         yield Harness(queue("one"), queue("two"), clock, policies, flush)
         assert await leaked_keys(url) == []
@@ -66,7 +69,9 @@ async def leaked_keys(url: str) -> list[str]:
     try:
         return [
             key.decode()
-            async for key in redis.scan_iter(count=1000)
+            async for key in redis.scan_iter(
+                count=1000, **({"target_nodes": "primaries"} if "cluster" in url else {})
+            )
             if not re.fullmatch(PERMANENT_KEY_PATTERN, key.decode()) and await redis.ttl(key) == -1
         ]
     finally:

@@ -3,7 +3,8 @@
 ``valkey_url``            an empty database of Valkey for one test
 ``postgres_shards``       two shards (primary and streaming replica each) with an empty database for one test
 ``new_postgres_shards``   the same as a factory, for fixtures that share databases over a module
-``valkey_server``, ``postgres_servers``   the servers themselves, to kill, pause and restart
+``valkey_cluster_url``    an empty Valkey Cluster of three primaries and three replicas for one test
+``valkey_server``, ``valkey_cluster``, ``postgres_servers``   the servers themselves, to kill, pause and restart
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from cinnabar_local.identity import unprivileged
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import PostgresShard, Valkey, postgres_shard
 from cinnabar_local.servers.valkey import DATABASES
+from tests.support.valkey_cluster import ValkeyCluster, valkey_cluster_serving
 
 _SHARDS = 2
 _REPLAY_SECONDS = 20.0
@@ -107,6 +109,20 @@ async def valkey_url(valkey_server: ValkeyServer, valkey_databases: Iterator[int
         await client.flushdb()  # pyright: ignore[reportUnknownMemberType]
     finally:
         await client.aclose()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def valkey_cluster(server_folder: Path) -> AsyncGenerator[ValkeyCluster]:
+    """One Valkey Cluster for the session."""
+    async with valkey_cluster_serving(server_folder / "valkey-cluster") as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture
+async def valkey_cluster_url(valkey_cluster: ValkeyCluster) -> AsyncGenerator[str]:
+    """URL of the cluster, empty and whole, for one test."""
+    yield valkey_cluster.url
+    await valkey_cluster.flush()
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -1,18 +1,32 @@
-"""Connections to Redis; the one place that meets the untyped parts of its client."""
+"""Connections to Redis, one server or a cluster; the one place that meets the untyped parts of its client.
+
+A cluster is ``redis+cluster://[[user]:password@]host:port,host:port``: some of its
+nodes, the others are found through them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, cast
+from urllib.parse import unquote
 
 import hiredis
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+CLUSTER_SCHEME = "redis+cluster://"
+# Each attempt asks the cluster anew who serves the slot.
+CLUSTER_RETRIES = 3
+
 _redis = cast("Any", Redis)
+_cluster = cast("Any", RedisCluster)
+_node = cast("Any", ClusterNode)
+_pool = cast("Any", ConnectionPool)
 _hiredis = cast("Any", hiredis)
 
 
@@ -35,11 +49,50 @@ class _Connection(Connection):
             raise RedisConnectionError(str(error)) from error
 
 
+class _AnyNodeConnection(_Connection):
+    """Goes to the next of the nodes with every attempt."""
+
+    def __init__(self, *, nodes: Iterable[tuple[str, int]], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._nodes = nodes
+
+    async def _connect(self) -> None:
+        self.host, self.port = next(iter(self._nodes))
+        await super()._connect()
+
+
+def _parsed(url: str) -> tuple[dict[str, str], Sequence[tuple[str, int]]]:
+    """Credentials and nodes of a cluster's URL. Raises ValueError."""
+    credentials, _, addresses = url.removeprefix(CLUSTER_SCHEME).rpartition("@")
+    user, _, password = credentials.partition(":")
+    named = {"username": unquote(user), "password": unquote(password)}
+    nodes: list[tuple[str, int]] = []
+    for address in addresses.rstrip("/").split(","):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"a node of a cluster must be host:port, not {address!r}")
+        nodes.append((host, int(port)))
+    return {name: value for name, value in named.items() if value}, nodes
+
+
 def connect(url: str, *, timeout_seconds: float) -> Redis:
     """A pool of connections for commands.
 
     A connection that turns out to be dead is replaced at once, one time; other waiting is the caller's.
+    The client of a cluster finds out by itself who serves a key; calls must keep to one hash tag.
     """
+    if url.startswith(CLUSTER_SCHEME):
+        credentials, nodes = _parsed(url)
+        cluster = _cluster(
+            startup_nodes=[_node(host, port) for host, port in nodes],
+            require_full_coverage=False,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), CLUSTER_RETRIES),
+            **credentials,
+        )
+        cluster.connection_kwargs["connection_class"] = _Connection
+        return cluster
     return _redis.from_url(
         url,
         connection_class=_Connection,  # overruled by a URL that calls for another, as rediss:// does
@@ -52,8 +105,22 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
 def connect_listener(url: str, *, timeout_seconds: float) -> Redis:
     """For a subscription: silent as long as nothing happens, so reads have no timeout but a ping.
 
-    Nothing is retried, so that no loss of a connection goes unnoticed.
+    Nothing is retried, so that no loss of a connection goes unnoticed. Nodes of a
+    cluster pass messages on to each other: it listens at one of them, at the next
+    when that is gone.
     """
+    if url.startswith(CLUSTER_SCHEME):
+        credentials, nodes = _parsed(url)
+        pool = _pool(
+            connection_class=_AnyNodeConnection,
+            nodes=itertools.cycle(nodes),
+            socket_timeout=None,
+            socket_connect_timeout=timeout_seconds,
+            health_check_interval=5,
+            retry=Retry(NoBackoff(), 0),
+            **credentials,
+        )
+        return _redis.from_pool(pool)
     return _redis.from_url(
         url,
         connection_class=_Connection,
