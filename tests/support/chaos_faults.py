@@ -12,7 +12,8 @@ from typing import Any, cast
 import redis.asyncio
 
 from cinnabar_local.stack import Stack
-from cinnabar_scheduler.adapters.redis_queue import EPOCH_KEY
+from cinnabar_scheduler.adapters.redis_epoch import EPOCH_KEY, Epoch, Layout
+from cinnabar_scheduler.policy import Policy
 from tests.support.chaos_schedule import VALKEY, Fault, Kind
 from tests.support.tcp_proxy import Mode, Proxies, TcpProxy
 from tests.support.waiting import until
@@ -124,13 +125,14 @@ class Faults:
             before = [link.counts.forwarded for link in links]
             await self._flush()
             async with _redis(self._stack) as client:
+                epoch = Epoch(client, Layout(Policy()))
 
                 async def begun() -> bool:
-                    return bool(await _holders(client)) or bool(await client.exists(EPOCH_KEY))
+                    return await client.exists(EPOCH_KEY)
 
                 await until(begun, description="a rebuild begins", seconds=_REBUILD_BEGINS_SECONDS)
                 await asyncio.sleep(_REBUILD_DELAY_SECONDS / 2)
-                if not await client.exists(EPOCH_KEY):
+                if not await epoch.holds():
                     self.caught[kind] = self.caught.get(kind, 0) + 1
             # Nothing is graded meanwhile: who talks with storage is the one that rebuilds.
             talk = [link.counts.forwarded - was for link, was in zip(links, before, strict=True)]
@@ -140,10 +142,6 @@ class Faults:
                 link.set_mode(Mode.OPEN)
             for grader in GRADERS:
                 self._stack.resume(grader)
-
-
-async def _holders(client: Any) -> list[bytes]:
-    return [key for key in await client.keys("*lock*") if not key.endswith(b":fence")]
 
 
 @asynccontextmanager
