@@ -13,6 +13,7 @@ from cinnabar_local.stack import Stack
 from tests.support.chaos_faults import Faults
 from tests.support.chaos_ledger import Ledger
 from tests.support.chaos_oracle import DEAD, OPEN, Account, account, longest_stall, longest_wait, open_since
+from tests.support.chaos_quiet import nothing_queued
 from tests.support.chaos_schedule import Fault, Kind, Step
 from tests.support.chaos_traffic import Load, Probe, flowing, probing
 from tests.support.chaos_watch import MEBIBYTE, Logs, Watch, read_logs, watching
@@ -118,6 +119,9 @@ async def campaign(
             lambda: _nothing_open(stack, time.time() + 3600),
             description="nothing is open any more",
             seconds=SETTLE_SECONDS,
+        )
+        await until(
+            lambda: nothing_queued(stack), description="nothing is queued any more", seconds=SETTLE_SECONDS
         )
         report.settled = time.monotonic() - last
     report.seconds = time.monotonic() - began

@@ -198,8 +198,9 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), SKEW_SECONDS),
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), -SKEW_SECONDS),
     ]
-    for caller, callee in LINKS:
-        kind = generator.choice((Kind.CUT, Kind.BLACKHOLE, Kind.DELAY))
+    modes = [Kind.CUT, Kind.BLACKHOLE, Kind.DELAY] * (len(LINKS) // 3)
+    generator.shuffle(modes)
+    for (caller, callee), kind in zip(LINKS, modes, strict=True):
         amount = round(generator.uniform(0.1, 0.4), 2) if kind is Kind.DELAY else 0.0
         deck.append(Fault(kind, f"{caller}>{callee}", between(shape.link), amount))
     return deck
