@@ -244,7 +244,10 @@ class _Servicer:
             and storage.shard_of(task.open.submission_id) == request.shard
             and (name > after or not request.after_submission_id)
         )
-        return pb.ListOpenTasksResponse(tasks=[storage.tasks[name].open for name in names[: request.limit]])
+        return pb.ListOpenTasksResponse(
+            tasks=[storage.tasks[name].open for name in names[: request.limit]],
+            more=len(names) > request.limit,
+        )
 
 
 @asynccontextmanager

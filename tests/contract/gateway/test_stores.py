@@ -161,11 +161,12 @@ async def test_submissions_are_listed_newest_first(backend: Backend, tenant: str
     rest = await backend.store.list_submissions(
         tenant, NAME, author="", before=ids[2], limit=3, min_positions=positions
     )
-    assert [one.submission_id for one in first + rest] == ids
+    assert [one.submission_id for one in first.submissions + rest.submissions] == ids
+    assert (first.more, rest.more) == (True, False)
     one = await backend.store.list_submissions(
         tenant, NAME, author="s2", before="", limit=3, min_positions=positions
     )
-    assert [found.author for found in one] == ["s2"]
+    assert [found.author for found in one.submissions] == ["s2"]
 
 
 async def test_a_grade_takes_the_place_of_its_task(backend: Backend, tenant: str) -> None:
@@ -226,4 +227,4 @@ async def test_a_tenant_sees_nothing_of_another(backend: Backend, tenant: str) -
     listed = await backend.store.list_submissions(
         foreign, NAME, author="", before="", limit=5, min_positions=at
     )
-    assert listed == []
+    assert listed.submissions == ()

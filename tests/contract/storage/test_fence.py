@@ -39,7 +39,9 @@ async def new(stored: Stored, *items: str) -> NewSubmission:
 async def now(stored: Stored, row: NewSubmission) -> Submission:
     shard = stored.shards.map.shard_of_id(row.submission_id)
     assert shard is not None
-    [found] = await stored.shards[shard].read_primary(lambda copy: copy.submissions([key(row)]))
+    [found], _ = await stored.shards[shard].read_primary(
+        lambda copy: copy.submissions([key(row)], max_bytes=1)
+    )
     return found
 
 

@@ -42,7 +42,7 @@ def shard_of(stored: Stored, row: NewSubmission) -> int:
 async def open_task(stored: Stored, row: NewSubmission, item: str = "q1") -> OpenTask:
     """The task as recovery reads it."""
     before = TaskKey(row.submission_id, item[:-1])
-    [task] = await stored.tasks.open(shard_of(stored, row), before, 1)
+    [task], _ = await stored.tasks.open(shard_of(stored, row), before, 1)
     assert (task.submission_id, task.item_id) == (row.submission_id, item)
     return task
 
@@ -57,7 +57,7 @@ async def redrive(stored: Stored, row: NewSubmission, *items: str) -> list[Redri
 async def test_times_are_kept_to_the_microsecond(stored: Stored) -> None:
     row = submission(new_tenant(), grade_after=EARLIER, grade_by=LATER + 1)
     _, positions = await stored.submissions.create([row])
-    [found] = await stored.submissions.get([key(row)], positions)
+    [found], _ = await stored.submissions.get([key(row)], positions)
     assert (found.row.grade_after, found.row.grade_by) == (EARLIER, LATER + 1)
     task = await open_task(stored, row)
     assert (task.grade_after, task.grade_by) == (EARLIER, LATER + 1)
@@ -164,8 +164,8 @@ async def test_redriving_after_the_deadline_lifts_it_for_that_task_alone(stored:
     assert opened.grade_by is None
     assert (await open_task(stored, row, "dead")).grade_by is None
     assert (await open_task(stored, row, "open")).grade_by == EARLIER
-    [found] = await stored.shards[shard_of(stored, row)].read_primary(
-        lambda copy: copy.submissions([key(row)])
+    [found], _ = await stored.shards[shard_of(stored, row)].read_primary(
+        lambda copy: copy.submissions([key(row)], max_bytes=1)
     )
     assert found.row.grade_by == EARLIER
 

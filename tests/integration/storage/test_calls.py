@@ -8,6 +8,7 @@ import pytest
 from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
+from cinnabar_local import sql
 from tests.support.storage_records import (
     ASSIGNMENT,
     COURSE,
@@ -19,6 +20,7 @@ from tests.support.storage_records import (
     revision_id,
 )
 from tests.support.storage_service import Storage
+from tests.support.storage_sql import total
 
 Status = pb.CreateSubmissionsResponse.Result.Status
 Result = pb.CommitOutcomesResponse.Result
@@ -68,6 +70,7 @@ async def test_dead_letters_are_listed_and_redriven(storage: Storage) -> None:
             actor="operator-1",
         )
     )
+    assert opened.results == [pb.RedriveTasksResponse.Result.REDRIVEN]
     [task] = opened.tasks
     assert (task.submission_id, task.answers) == (submission.submission_id, submission.answers)
     listed = await storage.reader.ListDeadLetters(pb.ListDeadLettersRequest(tenant="dead", limit=10))
@@ -118,7 +121,7 @@ async def test_open_tasks_of_all_shards_are_listed(storage: Storage) -> None:
                 )
             )
             found |= {task.submission_id for task in page.tasks}
-            if len(page.tasks) < 7:
+            if not page.more:
                 break
             after = (page.tasks[-1].submission_id, page.tasks[-1].item_id)
     assert {submission.submission_id for submission in submissions} <= found
@@ -132,6 +135,80 @@ async def test_cancelling_returns_what_was_open(storage: Storage) -> None:
     cancelled = await storage.writer.CancelSubmissions(request)
     assert [(task.item_id, task.state) for task in cancelled.cancelled] == [("q2", State.CANCELLED)]
     assert not (await storage.writer.CancelSubmissions(request)).cancelled
+
+
+async def test_times_go_the_whole_way(storage: Storage) -> None:
+    submission = new_submission()
+    submission.grade_after.FromMicroseconds(1_700_000_000_000_001)
+    submission.grade_by.FromMicroseconds(4_000_000_000_000_001)
+    created = await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=[submission]))
+    read = await storage.reader.GetSubmissions(
+        pb.GetSubmissionsRequest(submissions=[key(submission)], min_positions=created.positions)
+    )
+    [record] = read.submissions
+    assert (record.grade_after, record.grade_by) == (submission.grade_after, submission.grade_by)
+    await storage.writer.CommitOutcomes(pb.CommitOutcomesRequest(outcomes=[given_up(submission)]))
+    task = pb.RedriveTasksRequest.Task(submission_id=submission.submission_id, item_id="q1")
+    redriven = await storage.writer.RedriveTasks(
+        pb.RedriveTasksRequest(tenant=TENANT, tasks=[task], actor="operator-1")
+    )
+    assert (redriven.tasks[0].grade_after, redriven.tasks[0].grade_by) == (
+        submission.grade_after,
+        submission.grade_by,
+    )
+
+
+async def test_a_request_is_looked_for_without_storing(storage: Storage) -> None:
+    sought = pb.NewSubmission(
+        tenant=TENANT, author="seeker", request_id="r", fingerprint=b"f", existing_only=True
+    )
+    request = pb.CreateSubmissionsRequest(submissions=[sought])
+    assert (await storage.writer.CreateSubmissions(request)).results[0].status == Status.ABSENT
+    submission = new_submission(author="seeker", request_id="r", fingerprint=b"f")
+    await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=[submission]))
+    [found] = (await storage.writer.CreateSubmissions(request)).results
+    assert (found.status, found.submission_id) == (Status.DUPLICATE, submission.submission_id)
+    sought.fingerprint = b"other"
+    [found] = (
+        await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=[sought]))
+    ).results
+    assert (found.status, found.submission_id) == (Status.CONFLICT, submission.submission_id)
+
+
+async def test_what_is_wanted_of_queues_is_kept_on_the_first_shard_and_audited(storage: Storage) -> None:
+    async def want(state: int, actor: str) -> None:
+        control = pb.QueueControl(queue="essays", state=state, actor=actor)
+        await storage.writer.SetQueueControl(pb.SetQueueControlRequest(control=control))
+
+    await want(2, "ann")
+    await want(2, "ann")
+    await want(1, "bob")
+    listed = await storage.reader.ListQueueControls(pb.ListQueueControlsRequest())
+    assert [control for control in listed.controls if control.queue == "essays"] == [
+        pb.QueueControl(queue="essays", state=1, actor="bob")
+    ]
+    controls = "SELECT count(*) FROM queue_controls"
+    assert await total(storage.shards[:1], controls) >= 1
+    assert await total(storage.shards[1:], controls) == 0
+    async with sql.connected(storage.shards[0].primary_url) as connection:
+        rows = await connection.fetchval(
+            "SELECT array_agg(concat_ws(' ', actor, detail) ORDER BY at)"
+            " FROM audit WHERE action = 'queue-control' AND detail LIKE 'essays %'"
+        )
+    assert rows == ["ann essays 2", "bob essays 1"]
+
+
+async def test_a_list_says_whether_there_are_more(storage: Storage) -> None:
+    submissions = [new_submission(assignment="counted") for _ in range(3)]
+    created = await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=submissions))
+    request = pb.ListSubmissionsRequest(
+        tenant=TENANT, course=COURSE, assignment="counted", limit=2, min_positions=created.positions
+    )
+    page = await storage.reader.ListSubmissions(request)
+    assert (len(page.submissions), page.more) == (2, True)
+    request.before = page.submissions[-1].submission_id
+    page = await storage.reader.ListSubmissions(request)
+    assert (len(page.submissions), page.more) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +235,8 @@ async def test_cancelling_returns_what_was_open(storage: Storage) -> None:
             "submissions",
         ),
         ("ListOpenTasks", pb.ListOpenTasksRequest(shard=2, limit=1), "shard"),
+        ("CountTasks", pb.CountTasksRequest(shard=-1), "shard"),
+        ("GetTaskStates", pb.GetTaskStatesRequest(keys=[pb.GetTaskStatesRequest.Key()] * 10_001), "keys"),
         ("ListOpenTasks", pb.ListOpenTasksRequest(shard=0, limit=0), "limit"),
         ("ListDeadLetters", pb.ListDeadLettersRequest(tenant="t", limit=1001), "limit"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cinnabar.storage.v1 import storage_service_pb2 as pb
+from cinnabar_common.errors import DependencyUnavailable, from_rpc_error
 from cinnabar_local import sql
 from cinnabar_storage.sharding import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
@@ -20,6 +21,7 @@ from tests.support.waiting import until
 
 Status = pb.CreateSubmissionsResponse.Result.Status
 Result = pb.CommitOutcomesResponse.Result
+Redriven = pb.RedriveTasksResponse.Result
 
 
 def by_shard(count: int) -> dict[int, pb.NewSubmission]:
@@ -164,7 +166,8 @@ async def test_a_call_survives_the_death_of_all_connections(
 async def test_a_shard_that_is_down_fails_its_own_items_only_and_heals(
     postgres_servers: PostgresServers, storage: Storage
 ) -> None:
-    down, up = by_shard(2).values()
+    new = by_shard(2)
+    down, up = new[0], new[1]
     await postgres_servers.processes.kill("postgres-0")
     try:
         request = pb.CreateSubmissionsRequest(submissions=[down, up])
@@ -179,6 +182,76 @@ async def test_a_shard_that_is_down_fails_its_own_items_only_and_heals(
         await postgres_servers.processes.start("postgres-0")
     created = await storage.writer.CreateSubmissions(request)
     assert [result.status for result in created.results] == [Status.CREATED, Status.DUPLICATE]
+
+
+async def test_what_people_do_fails_only_where_a_shard_is_down(
+    postgres_servers: PostgresServers, storage: Storage
+) -> None:
+    new, dead = by_shard(2), by_shard(2)
+    both = [*new.values(), *dead.values()]
+    await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=both))
+    await storage.writer.CommitOutcomes(pb.CommitOutcomesRequest(outcomes=map(given_up, dead.values())))
+    redrive = pb.RedriveTasksRequest(tenant=new[0].tenant, actor="operator-1")
+    redrive.tasks.add(submission_id=dead[0].submission_id, item_id="q1")
+    redrive.tasks.add(submission_id=dead[1].submission_id, item_id="q1")
+    redrive.tasks.add(submission_id=dead[0].submission_id, item_id="q1")
+    states = pb.GetTaskStatesRequest()
+    for submission in (new[0], new[1], dead[0]):
+        states.keys.add(tenant=submission.tenant, submission_id=submission.submission_id, item_id="q1")
+    cancel = pb.CancelSubmissionsRequest(submissions=[key(new[0]), key(new[1])], actor="ann")
+    control = pb.SetQueueControlRequest(control=pb.QueueControl(queue="text", state=2, actor="ann"))
+    await postgres_servers.processes.kill("postgres-0")
+    try:
+        found = await storage.reader.GetTaskStates(states)
+        assert [(state.open_generation, state.unavailable) for state in found.states] == [
+            (0, True),
+            (1, False),
+            (0, True),
+        ]
+        redriven = await storage.writer.RedriveTasks(redrive)
+        assert redriven.results == [Redriven.UNAVAILABLE, Redriven.REDRIVEN, Redriven.UNAVAILABLE]
+        assert [task.submission_id for task in redriven.tasks] == [dead[1].submission_id]
+        cancelled = await storage.writer.CancelSubmissions(cancel)
+        assert [task.submission_id for task in cancelled.cancelled] == [new[1].submission_id]
+        assert cancelled.unavailable == [key(new[0])]
+        assert [position.shard for position in cancelled.positions] == [1]
+        # The replica counts while its primary is down.
+        counted = await storage.reader.CountTasks(pb.CountTasksRequest(shard=0))
+        assert counted.accepted > 0
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await storage.writer.SetQueueControl(control)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert str(from_rpc_error(refused.value, "storage")) == str(DependencyUnavailable("postgres"))
+    finally:
+        await postgres_servers.processes.start("postgres-0")
+    redriven = await storage.writer.RedriveTasks(redrive)
+    assert redriven.results == [Redriven.REDRIVEN, Redriven.NOT_DEAD_OPEN, Redriven.NOT_DEAD_OPEN]
+    cancelled = await storage.writer.CancelSubmissions(cancel)
+    assert [task.submission_id for task in cancelled.cancelled] == [new[0].submission_id]
+    assert not cancelled.unavailable
+    await storage.writer.SetQueueControl(control)
+
+
+async def test_two_operators_redrive_each_task_once(
+    storage: Storage, storage_shards: list[ShardUrls]
+) -> None:
+    submissions = [new_submission(tenant="operators") for _ in range(60)]
+    await storage.writer.CreateSubmissions(pb.CreateSubmissionsRequest(submissions=submissions))
+    await storage.writer.CommitOutcomes(pb.CommitOutcomesRequest(outcomes=map(given_up, submissions)))
+
+    async def redrive(number: int) -> pb.RedriveTasksResponse:
+        request = pb.RedriveTasksRequest(tenant="operators", actor=f"operator-{number}")
+        for submission in submissions[:: -1 if number % 2 else 1]:
+            request.tasks.add(submission_id=submission.submission_id, item_id="q1")
+        return await storage.writer.RedriveTasks(request)
+
+    responses = await asyncio.gather(*map(redrive, range(8)))
+    counts = Counter(result for response in responses for result in response.results)
+    assert counts == {Redriven.REDRIVEN: 60, Redriven.NOT_DEAD_OPEN: 420}
+    opened = [task.submission_id for response in responses for task in response.tasks]
+    assert sorted(opened) == sorted(submission.submission_id for submission in submissions)
+    count = "SELECT count(*) FROM audit WHERE tenant = 'operators' AND action = 'redrive'"
+    assert await total(storage_shards, count) == 60
 
 
 async def test_health_tells_of_each_shard(postgres_servers: PostgresServers, storage: Storage) -> None:

@@ -27,6 +27,7 @@ from cinnabar_gateway.records import (
     Redriven,
     Submission,
     SubmissionKey,
+    SubmissionPage,
     WaitEstimate,
 )
 
@@ -88,8 +89,12 @@ class SubmissionStore(Protocol):
         before: str,
         limit: int,
         min_positions: Positions,
-    ) -> list[Submission]:
-        """Newest first, up to ``limit`` (1 to 1,000), those before the id ``before``; of everybody for ""."""
+    ) -> SubmissionPage:
+        """Newest first, up to ``limit`` (1 to 1,000), those before the id ``before``; of everybody for "".
+
+        Fewer do not mean the end when they are large; only ``more`` tells, which
+        may also be true of a full page that is the last.
+        """
         ...
 
     async def cancel_submission(

@@ -185,6 +185,14 @@ class Submission:
         return max(changes, default=self.create_time_us)
 
 
+@dataclass(frozen=True, slots=True)
+class SubmissionPage:
+    """A part of a list, and whether it goes on after it."""
+
+    submissions: tuple[Submission, ...]
+    more: bool
+
+
 @dataclass(slots=True)
 class QueuedTask:
     """A task on its way to the queue; ``answer`` is a serialized Answer."""

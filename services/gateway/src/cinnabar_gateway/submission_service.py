@@ -138,12 +138,12 @@ class SubmissionService(SubmissionServiceServicer):
             limit=limit,
             min_positions=asked,
         )
-        if not page and not request.page_token:
+        if not page.submissions and not request.page_token:
             await self._assignments.get(caller, parent, asked)  # an empty list, or no such assignment?
-        more = len(page) == limit
+        last = page.submissions[-1].submission_id if page.more else ""
         return pb.ListSubmissionsResponse(
-            submissions=map(convert.submission, page),
-            next_page_token=pagination.encode_token(page[-1].submission_id, *parameters) if more else "",
+            submissions=map(convert.submission, page.submissions),
+            next_page_token=pagination.encode_token(last, *parameters) if last else "",
         )
 
     async def WatchSubmission(  # pyright: ignore[reportIncompatibleMethodOverride]

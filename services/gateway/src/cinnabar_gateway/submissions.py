@@ -43,6 +43,7 @@ from cinnabar_gateway.records import (
     QueuedTask,
     Submission,
     SubmissionKey,
+    SubmissionPage,
     SubmissionState,
     Task,
     TaskState,
@@ -217,7 +218,7 @@ class Submissions:
         before: str,
         limit: int,
         min_positions: Positions,
-    ) -> list[Submission]:
+    ) -> SubmissionPage:
         """Newest first, those before the id ``before``; of everybody for "".
 
         RoleForbidden when a student asks for another's.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -37,15 +36,8 @@ from cinnabar_storage.records import (
 
 T = TypeVar("T")
 
-MAX_PAGE_BYTES = 48 * 1024 * 1024
-"""Answers in one page of open tasks: what fits a message of the suite (64 MiB) with room for the rest."""
-
-
-def page_too_large() -> InvalidRequest:
-    """The error of a page of open tasks with more answers than MAX_PAGE_BYTES."""
-    return InvalidRequest(
-        [FieldViolation("limit", f"gives more than {MAX_PAGE_BYTES} bytes of answers: ask for fewer")]
-    )
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+"""Answers and grades in one response: a message of the suite has 64 MiB, and many at once must fit memory."""
 
 
 class Copy(Protocol):
@@ -56,8 +48,15 @@ class Copy(Protocol):
         """Whether what is not here does not exist."""
         ...
 
-    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
-        """Those that are here, in any order. A task that has a grade never shows as a task too."""
+    async def submissions(
+        self, keys: Sequence[SubmissionKey], *, max_bytes: int
+    ) -> tuple[list[Submission], list[SubmissionKey]]:
+        """Those that are here, in the order of the keys; no key may come twice.
+
+        A task that has a grade never shows as a task too. And the keys of those
+        that are here but left out: the first is always given, and from the one
+        on with which answers and grades would have more than ``max_bytes`` none.
+        """
         ...
 
     async def submission_ids(self, query: SubmissionQuery) -> list[str]:
@@ -76,11 +75,11 @@ class Copy(Protocol):
         """At most ``query.limit``, ascending by id, in their current revision."""
         ...
 
-    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        """Of all tenants, ascending by key; fewer than ``limit`` means the end.
+    async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
+        """At most ``limit`` of all tenants, ascending by key, and whether there are more.
 
-        Raises InvalidRequest when so many have more answers than MAX_PAGE_BYTES
-        (one task alone is always given): the caller asks for fewer.
+        The first is always given, and from the one on with which their answers
+        would have more than MAX_PAGE_BYTES none.
         """
         ...
 

@@ -289,6 +289,13 @@ class SubmissionQuery(NamedTuple):
     limit: int
 
 
+class SubmissionPage(NamedTuple):
+    """A part of a list, and whether it goes on."""
+
+    submissions: list[Submission]
+    more: bool
+
+
 class AssignmentQuery(NamedTuple):
     """Which assignments to list, by id; ``after`` may be empty."""
 

@@ -128,10 +128,12 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
     async def GetSubmissions(
         self, request: pb.GetSubmissionsRequest, context: Context
     ) -> pb.GetSubmissionsResponse:
-        found = await self._submissions.get(
+        found, left_out = await self._submissions.get(
             convert.submission_keys(request.submissions), convert.positions(request.min_positions)
         )
-        return pb.GetSubmissionsResponse(submissions=map(responses.submission, found))
+        return pb.GetSubmissionsResponse(
+            submissions=map(responses.submission, found), left_out=map(responses.submission_key, left_out)
+        )
 
     async def ListSubmissions(
         self, request: pb.ListSubmissionsRequest, context: Context
@@ -139,13 +141,15 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         page = await self._submissions.list(
             convert.submission_query(request), convert.positions(request.min_positions)
         )
-        return pb.ListSubmissionsResponse(submissions=map(responses.submission, page))
+        return pb.ListSubmissionsResponse(
+            submissions=map(responses.submission, page.submissions), more=page.more
+        )
 
     async def ListOpenTasks(
         self, request: pb.ListOpenTasksRequest, context: Context
     ) -> pb.ListOpenTasksResponse:
-        page = await self._tasks.open(request.shard, *convert.open_tasks_after(request))
-        return pb.ListOpenTasksResponse(tasks=map(responses.open_task, page))
+        page, more = await self._tasks.open(request.shard, *convert.open_tasks_after(request))
+        return pb.ListOpenTasksResponse(tasks=map(responses.open_task, page), more=more)
 
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: Context

@@ -7,7 +7,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
-from cinnabar_storage.ports import Copy, Shard
+from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, Shard
 from cinnabar_storage.records import (
     Created,
     CreateStatus,
@@ -16,6 +16,7 @@ from cinnabar_storage.records import (
     Position,
     Submission,
     SubmissionKey,
+    SubmissionPage,
     SubmissionQuery,
     Task,
 )
@@ -87,43 +88,73 @@ class Submissions:
         silent = [key for shard, group in groups.items() if shard not in answers for key in group]
         return cancelled, positions, silent
 
-    async def get(self, keys: Sequence[SubmissionKey], positions: Sequence[Position]) -> list[Submission]:
-        """Those that exist, in any order. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+    async def get(
+        self, keys: Sequence[SubmissionKey], positions: Sequence[Position]
+    ) -> tuple[list[Submission], list[SubmissionKey]]:
+        """Those that exist, in any order, and those that there was no room for.
+
+        They share MAX_PAGE_BYTES of answers and grades, each shard a part of it.
+        Of each shard the first of ``keys`` is given, and from the first that is
+        left out none. Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        """
         minimum = MinPositions(positions, len(self._shards))
         groups = self._shards.map.by_shard(keys, _submission_id)
         answers = await gather(
-            {shard: _get(self._shards[shard], group, minimum.of(shard)) for shard, group in groups.items()}
+            {
+                shard: _get(self._shards[shard], group, minimum.of(shard), MAX_PAGE_BYTES // len(groups))
+                for shard, group in groups.items()
+            }
         )
-        return list(chain.from_iterable(answers.values()))
+        found = list(chain.from_iterable(found for found, _ in answers.values()))
+        return found, list(chain.from_iterable(left_out for _, left_out in answers.values()))
 
-    async def list(self, query: SubmissionQuery, positions: Sequence[Position]) -> list[Submission]:
-        """A page, newest first. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+    async def list(self, query: SubmissionQuery, positions: Sequence[Position]) -> SubmissionPage:
+        """A page, newest first, of at most MAX_PAGE_BYTES of answers and grades but at least one row.
+
+        Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        """
         minimum = MinPositions(positions, len(self._shards))
         if query.author:
             wanted = [self._shards.map.shard_of(author_bucket(query.tenant, query.author))]
         else:
             wanted = list(range(len(self._shards)))
+        one_more = query._replace(limit=query.limit + 1)
 
         async def ids(shard: int) -> list[str]:
             return await self._shards[shard].read(
-                lambda copy: copy.submission_ids(query), min_lsn=minimum.of(shard)
+                lambda copy: copy.submission_ids(one_more), min_lsn=minimum.of(shard)
             )
 
-        found = await gather({shard: ids(shard) for shard in wanted})
-        page = sorted(chain.from_iterable(found.values()), reverse=True)[: query.limit]
+        offered = await gather({shard: ids(shard) for shard in wanted})
+        page = sorted(chain.from_iterable(offered.values()), reverse=True)
         # Bodies are read for the page only, not for what each shard offered. A
         # replica that is behind the one that gave the id is made up for by the primary.
-        submissions = await self.get([SubmissionKey(query.tenant, key) for key in page], positions)
-        return sorted(submissions, key=lambda submission: submission.row.submission_id, reverse=True)
+        found, left_out = await self.get(
+            [SubmissionKey(query.tenant, key) for key in page[: query.limit]], positions
+        )
+        # The page ends before the newest that is left out: what another shard has after it comes again.
+        end = max((key.submission_id for key in left_out), default="")
+        shown = sorted(
+            (submission for submission in found if submission.row.submission_id > end),
+            key=lambda submission: submission.row.submission_id,
+            reverse=True,
+        )
+        return SubmissionPage(shown, more=bool(left_out) or len(page) > query.limit)
 
 
-async def _get(shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn) -> list[Submission]:
-    async def work(copy: Copy) -> tuple[list[Submission], bool]:
-        return await copy.submissions(keys), copy.authoritative
+async def _get(
+    shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn, max_bytes: int
+) -> tuple[list[Submission], list[SubmissionKey]]:
+    async def work(copy: Copy) -> tuple[list[Submission], list[SubmissionKey], bool]:
+        return *await copy.submissions(keys, max_bytes=max_bytes), copy.authoritative
 
-    found, authoritative = await shard.read(work, min_lsn=min_lsn)
-    if authoritative or len(found) == len(keys):
-        return found
+    found, left_out, authoritative = await shard.read(work, min_lsn=min_lsn)
+    if authoritative or len(found) + len(left_out) == len(keys):
+        return found, left_out
     here = {submission.row.submission_id for submission in found}
+    here.update(key.submission_id for key in left_out)
     missing = [key for key in keys if key.submission_id not in here]
-    return found + await shard.read_primary(lambda copy: copy.submissions(missing))
+    newer, newer_left_out = await shard.read_primary(
+        lambda copy: copy.submissions(missing, max_bytes=max_bytes)
+    )
+    return found + newer, left_out + newer_left_out

@@ -131,8 +131,10 @@ class Tasks:
             raise InvalidRequest([FieldViolation("shard", "no such shard")])
         return self._shards[index]
 
-    async def open(self, shard: int, after: TaskKey, limit: int) -> list[OpenTask]:
-        """Open tasks of one shard in the order of their keys, from the primary.
+    async def open(self, shard: int, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
+        """Open tasks of one shard in the order of their keys, from the primary, and whether there are more.
+
+        The page ends at MAX_PAGE_BYTES of answers, but has at least one task.
 
         Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
         """

@@ -30,6 +30,7 @@ from cinnabar_gateway.records import (
     Redriven,
     Submission,
     SubmissionKey,
+    SubmissionPage,
     Task,
     TaskState,
     WaitEstimate,
@@ -149,7 +150,7 @@ class MemoryStorage:
         before: str,
         limit: int,
         min_positions: Positions,
-    ) -> list[Submission]:
+    ) -> SubmissionPage:
         """See SubmissionStore."""
         found = [
             one
@@ -159,7 +160,8 @@ class MemoryStorage:
             and author in ("", one.author)
             and (not before or one.submission_id < before)
         ]
-        return sorted(found, key=lambda one: one.submission_id, reverse=True)[:limit]
+        found.sort(key=lambda one: one.submission_id, reverse=True)
+        return SubmissionPage(tuple(found[:limit]), more=len(found) > limit)
 
     async def cancel_submission(
         self, key: SubmissionKey, actor: str

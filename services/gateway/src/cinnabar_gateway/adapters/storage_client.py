@@ -35,6 +35,7 @@ from cinnabar_gateway.records import (
     Redriven,
     Submission,
     SubmissionKey,
+    SubmissionPage,
 )
 
 DEPENDENCY = "storage"
@@ -133,14 +134,17 @@ class StorageClient:
         self, keys: Sequence[SubmissionKey], min_positions: Positions
     ) -> list[Submission]:
         """See SubmissionStore."""
-        request = pb.GetSubmissionsRequest(
-            submissions=[
-                pb.SubmissionKey(tenant=key.tenant, submission_id=key.submission_id) for key in keys
-            ],
-            min_positions=messages.position_messages(min_positions),
-        )
-        response = await self._call(self._reader.GetSubmissions, request)
-        return list(map(messages.submission, response.submissions))
+        positions = messages.position_messages(min_positions)
+        wanted = [pb.SubmissionKey(tenant=key.tenant, submission_id=key.submission_id) for key in keys]
+        found: list[Submission] = []
+        while wanted:
+            request = pb.GetSubmissionsRequest(submissions=wanted, min_positions=positions)
+            response = await self._call(self._reader.GetSubmissions, request)
+            found.extend(map(messages.submission, response.submissions))
+            if len(response.left_out) >= len(wanted):  # it would go on for ever
+                raise DependencyUnavailable(DEPENDENCY)
+            wanted = list(response.left_out)
+        return found
 
     async def list_submissions(
         self,
@@ -151,7 +155,7 @@ class StorageClient:
         before: str,
         limit: int,
         min_positions: Positions,
-    ) -> list[Submission]:
+    ) -> SubmissionPage:
         """See SubmissionStore."""
         request = pb.ListSubmissionsRequest(
             tenant=tenant,
@@ -163,7 +167,9 @@ class StorageClient:
             min_positions=messages.position_messages(min_positions),
         )
         response = await self._call(self._reader.ListSubmissions, request)
-        return list(map(messages.submission, response.submissions))
+        page = tuple(map(messages.submission, response.submissions))
+        # A storage of the release before says no more than "as many as were asked for".
+        return SubmissionPage(page, more=response.more or len(page) == limit)
 
     async def cancel_submission(
         self, key: SubmissionKey, actor: str

@@ -86,7 +86,9 @@ class StorageClient:
         except grpc.aio.AioRpcError as error:
             raise StoreUnavailable from from_rpc_error(error, "storage")
         tasks = _tasks(response)
-        last = response.tasks[-1] if len(response.tasks) == limit else None
+        # A storage of the release before says no more than "as many as were asked for".
+        more = response.more or len(response.tasks) == limit
+        last = response.tasks[-1] if more else None
         return OpenTasks(tasks, (last.submission_id, last.item_id) if last else None)
 
     async def open_generations(self, tasks: Sequence[tuple[str, str]]) -> list[int | None]:

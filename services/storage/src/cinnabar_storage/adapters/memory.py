@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
-from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, page_too_large
+from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -270,12 +271,17 @@ class MemoryShard:
         revision, time = self._revisions[key]
         return Assignment(*revision, self._assignments[revision[:3]].create_time, time)
 
-    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
-        return [
-            self._submission(self._submissions[key.submission_id])
-            for key in keys
-            if self._owner(key.submission_id) == key.tenant
-        ]
+    async def submissions(
+        self, keys: Sequence[SubmissionKey], *, max_bytes: int
+    ) -> tuple[list[Submission], list[SubmissionKey]]:
+        here = [key for key in keys if self._owner(key.submission_id) == key.tenant]
+        given = _fitting([self._size(key.submission_id) for key in here], max_bytes)
+        found = [self._submission(self._submissions[key.submission_id]) for key in here[:given]]
+        return found, here[given:]
+
+    def _size(self, submission_id: str) -> int:
+        grades = (len(grade.grade) for grade in self._grades.values() if grade.submission_id == submission_id)
+        return len(self._submissions[submission_id].answers) + sum(grades)
 
     def _submission(self, row: NewSubmission) -> Submission:
         newest: dict[str, Grade] = {}
@@ -330,11 +336,10 @@ class MemoryShard:
         )
         return [self._tasks[key].task for key in keys]
 
-    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        page = [self._open_task(task) for task in self._in_state(TaskState.OPEN, after)[:limit]]
-        if limit > 1 and sum(len(task.answers) for task in page) > MAX_PAGE_BYTES:
-            raise page_too_large()
-        return page
+    async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
+        found = [self._open_task(task) for task in self._in_state(TaskState.OPEN, after)]
+        page = found[: _fitting([len(task.answers) for task in found[:limit]], MAX_PAGE_BYTES)]
+        return page, len(page) < len(found)
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
@@ -360,6 +365,12 @@ class MemoryShard:
         if fenced is None or fenced.task.state != TaskState.OPEN:
             return 0
         return fenced.task.generation if self._owner(key.submission_id) == key.tenant else 0
+
+
+def _fitting(sizes: Sequence[int], max_bytes: int) -> int:
+    """How many from the start have no more than ``max_bytes``, but at least one."""
+    fitting = sum(total <= max_bytes for total in accumulate(sizes))
+    return max(fitting, min(1, len(sizes)))
 
 
 def _content(row: NewSubmission) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cinnabar_storage.adapters.sql_server import Driver, Server
-from cinnabar_storage.ports import MAX_PAGE_BYTES, page_too_large
+from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -32,11 +32,22 @@ from cinnabar_storage.records import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+# Without answers where there is no room. Sizes are known without reading what is large.
 _SUBMISSIONS = """
-SELECT s.submission_id, s.tenant, s.course, s.assignment, s.revision_id, s.author,
-       s.priority, s.answers, s.max_score, s.create_time, s.grade_after, s.grade_by
-FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
+SELECT submission_id, tenant, course, assignment, revision_id, author, priority,
+       CASE WHEN bytes <= $3::bigint OR number = 1 THEN answers END,
+       max_score, create_time, grade_after, grade_by
+FROM (
+    SELECT s.*, row_number() OVER given AS number,
+           sum(octet_length(s.answers) + coalesce((
+               SELECT sum(octet_length(g.grade)) FROM grades g
+               WHERE g.submission_id = s.submission_id AND g.tenant = s.tenant
+           ), 0)) OVER (given ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(tenant, submission_id, n)
+    JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
+    WINDOW given AS (ORDER BY k.n)
+) AS sized
+ORDER BY number
 """
 _TASKS = """
 SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time
@@ -80,23 +91,29 @@ JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revisio
 WHERE a.tenant = $1 AND a.course = $2 AND a.assignment > $3
 ORDER BY a.assignment LIMIT $4
 """
-# The one read over all tenants: recovery rebuilds the queues of everybody.
+# The one read over all tenants: recovery rebuilds the queues of everybody. The
+# first that there is no room for comes too, without its answers, and tells that
+# there are more.
 _OPEN_TASKS = """
-SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
-       s.priority, s.revision_id, s.answers, s.create_time, s.grade_after,
-       CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END
-FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
-WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
-ORDER BY t.submission_id, t.item_id LIMIT $3
-"""
-# Sizes are known without reading the answers themselves.
-_OPEN_BYTES = """
-SELECT coalesce(sum(size), 0)::bigint FROM (
-    SELECT octet_length(s.answers) AS size
-    FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
-    WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
-    ORDER BY t.submission_id, t.item_id LIMIT $3
-) AS page
+SELECT submission_id, item_id, tenant, queue, generation, priority, revision_id,
+       CASE WHEN number = 1 OR bytes_before + octet_length(answers) <= $4 THEN answers END,
+       create_time, grade_after, grade_by
+FROM (
+    SELECT page.*, row_number() OVER given AS number,
+           sum(octet_length(answers)) OVER (given ROWS UNBOUNDED PRECEDING)
+               - octet_length(answers) AS bytes_before
+    FROM (
+        SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
+               s.priority, s.revision_id, s.answers, s.create_time, s.grade_after,
+               CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
+        FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+        WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
+        ORDER BY t.submission_id, t.item_id LIMIT $3::bigint + 1
+    ) AS page
+    WINDOW given AS (ORDER BY submission_id, item_id)
+) AS sized
+WHERE bytes_before <= $4::bigint OR number = 2
+ORDER BY submission_id, item_id
 """
 _DEAD_LETTERS = """
 SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
@@ -170,22 +187,31 @@ class SqlCopy:
     async def _fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
         return await self._server.run(lambda driver: driver.fetch(query, *args))
 
-    async def submissions(self, keys: Sequence[SubmissionKey]) -> list[Submission]:
+    async def submissions(
+        self, keys: Sequence[SubmissionKey], *, max_bytes: int
+    ) -> tuple[list[Submission], list[SubmissionKey]]:
         if not keys:
-            return []
+            return [], []
         arrays = tuple(_columns(keys))
 
         async def work(driver: Driver) -> tuple[list[Sequence[Any]], ...]:
             # Tasks before grades: what is graded in between then shows as both,
             # and the grade wins below. The other way round it would be neither.
-            rows = await driver.fetch(_SUBMISSIONS, *arrays)
-            tasks = await driver.fetch(_TASKS, *arrays)
-            return rows, tasks, await driver.fetch(_GRADES, *arrays)
+            rows = await driver.fetch(_SUBMISSIONS, *arrays, max_bytes)
+            if not rows:
+                return [], [], []
+            here = tuple(_columns([(row[1], row[0]) for row in rows if row[7] is not None]))
+            tasks = await driver.fetch(_TASKS, *here)
+            return rows, tasks, await driver.fetch(_GRADES, *here)
 
         rows, tasks, grades = await self._server.run(work)
         found: dict[str, Submission] = {}
+        left_out: list[SubmissionKey] = []
         for row in rows:
-            found[row[0]] = Submission(_submission_row(row), [], [])
+            if row[7] is None:
+                left_out.append(SubmissionKey(row[1], row[0]))
+            else:
+                found[row[0]] = Submission(_submission_row(row), [], [])
         generations: dict[tuple[str, str], int] = {}
         for row in grades:
             generations[row[0], row[1]] = row[2]
@@ -194,7 +220,7 @@ class SqlCopy:
         for row in tasks:
             if row[0] in found and generations.get((row[0], row[1]), 0) < row[3]:
                 found[row[0]].tasks.append(_task(row))
-        return list(found.values())
+        return list(found.values()), left_out
 
     async def submission_ids(self, query: SubmissionQuery) -> list[str]:
         args = (query.tenant, query.course, query.assignment, query.before, query.limit)
@@ -217,13 +243,10 @@ class SqlCopy:
     async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
         return _assignments(await self._fetch(_ASSIGNMENTS_OF_COURSE, *query))
 
-    async def open_tasks(self, after: TaskKey, limit: int) -> list[OpenTask]:
-        async def work(driver: Driver) -> list[Sequence[Any]]:
-            if limit > 1 and await driver.fetchval(_OPEN_BYTES, *after, limit) > MAX_PAGE_BYTES:
-                raise page_too_large()
-            return await driver.fetch(_OPEN_TASKS, *after, limit)
-
-        return list(map(open_task, await self._server.run(work)))
+    async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
+        rows = await self._fetch(_OPEN_TASKS, *after, limit, MAX_PAGE_BYTES)
+        page = rows[:-1] if rows and (len(rows) > limit or rows[-1][7] is None) else rows
+        return list(map(open_task, page)), len(page) < len(rows)
 
     async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
         rows = await self._fetch(

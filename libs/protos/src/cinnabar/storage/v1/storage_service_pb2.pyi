@@ -203,8 +203,10 @@ class NewSubmission(_message.Message):
     max_score: _builtins.float
     """Sum of the points of the items."""
     existing_only: _builtins.bool
-    """Only looks whether the request id was committed before: the result is
-    DUPLICATE, CONFLICT or ABSENT, and nothing is stored.
+    """Only looks whether the request id was committed before, the rest of this
+    request included: the result is DUPLICATE, CONFLICT or ABSENT, and nothing
+    is stored. Needs no more than `tenant`, `author`, `request_id` and
+    `fingerprint`.
     """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewSubmission.Task]:
@@ -757,7 +759,9 @@ class RedriveTasksResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenTask]:
-        """Those redriven, with everything the queue needs."""
+        """Those redriven, with everything the queue needs; only so many as 16 MiB of
+        answers allow: recovery queues the rest.
+        """
 
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[Global___RedriveTasksResponse.Result.ValueType]:
@@ -1312,18 +1316,26 @@ class GetSubmissionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submissions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.SubmissionRecord]:
         """In any order."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionKey]:
+        """Those that there was no room for: the response ends at 16 MiB of answers
+        and grades. Never all of the request. Ask again for these.
+        """
 
     def __init__(
         self,
         *,
         submissions: _abc.Iterable[_records_pb2.SubmissionRecord] | None = ...,
+        left_out: _abc.Iterable[Global___SubmissionKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "submissions", b"submissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1384,18 +1396,22 @@ class ListSubmissionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether there are more, before the last of these."""
     @_builtins.property
     def submissions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.SubmissionRecord]:
-        """Newest first."""
+        """Newest first. Fewer than the limit at 16 MiB of answers and grades."""
 
     def __init__(
         self,
         *,
         submissions: _abc.Iterable[_records_pb2.SubmissionRecord] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "submissions", b"submissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1510,18 +1526,22 @@ class ListOpenTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether there are more, after the last of these."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenTask]:
-        """By (submission, item); fewer than the limit means the end."""
+        """By (submission, item). Fewer than the limit at 16 MiB of answers."""
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___OpenTask] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
