@@ -20,7 +20,7 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar.grader.v1.grade_pb2 import Answer, Grade
 from cinnabar.grader.v1.item_pb2 import ChoiceSpec, FreeTextSpec, Item, NumericSpec, TextSpec
 from cinnabar_common.channels import channel
-from cinnabar_common.clock import SystemClock
+from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.names import SubmissionName
 from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
 from cinnabar_gateway.app import Gateway, Outside, running_with
@@ -177,6 +177,7 @@ async def world(
     queue: MemoryQueue | None = None,
     front: Queue | None = None,
     probes: tuple[HealthProbe, ...] = (),
+    clock: Clock | None = None,
     **changes: object,
 ) -> AsyncGenerator[World]:
     """A gateway and its stubs; ``front`` stands before the queue, ``changes`` are settings."""
@@ -187,7 +188,7 @@ async def world(
         queue=front or queue,
         changes=[source],
         probes=probes,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
     )
     async with (
         running_with(config(**changes), outside) as gateway,

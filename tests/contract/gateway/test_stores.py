@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
-from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
+from cinnabar_common.errors import EtagMismatch, QueueDraining, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, bucket_of, new_id, task_id
 from cinnabar_gateway.assignments import course_bucket
 from cinnabar_gateway.records import (
@@ -14,6 +14,7 @@ from cinnabar_gateway.records import (
     DeadLetterFilter,
     Fate,
     NewSubmission,
+    RedriveFate,
     SubmissionKey,
     TaskPlan,
     TaskState,
@@ -38,14 +39,19 @@ def revision(tenant: str, name: AssignmentName = NAME, spec: bytes = b"one") -> 
 
 
 def submission(
-    tenant: str, author: str = "ann", *, request_id: str = "", fingerprint: bytes = b""
+    tenant: str,
+    author: str = "ann",
+    *,
+    request_id: str = "",
+    fingerprint: bytes = b"",
+    name: AssignmentName = NAME,
 ) -> NewSubmission:
     """A submission of two items."""
     answers = [Answer(item="q1", text="one"), Answer(item="q2", text="two")]
     return NewSubmission(
         submission_id=new_id(bucket_of(tenant, author)),
         tenant=tenant,
-        name=NAME,
+        name=name,
         revision_id="r1",
         author=author,
         request_id=request_id,
@@ -210,9 +216,89 @@ async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: st
     assert [one.submission for one in rest] == [found[1].submission]
     redriven = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
     [task] = redriven.opened
+    assert redriven.fates == [RedriveFate.REDRIVEN, RedriveFate.OPEN]
     assert (task.task, task.queue, task.generation, task.item_key) == (task_id(*first), "text", 1, "r1/q2")
     assert Answer.FromString(task.answer) == Answer(item="q2", text="two")
-    assert (await backend.store.redrive(tenant, [first], "operator/root")).opened == []
+    again = await backend.store.redrive(tenant, [first], "operator/root")
+    assert (again.opened, again.fates) == ([], [RedriveFate.OPEN])
+
+
+async def test_every_fate_of_a_redrive_is_told(backend: Backend, tenant: str) -> None:
+    graded, cancelled = submission(tenant), submission(tenant, "bob")
+    await backend.store.create_submissions([graded, cancelled])
+    await backend.grade(key(graded), "q1", score=1.0, grade=b"g")
+    await backend.store.cancel_submission(key(cancelled), "student/bob")
+    unknown = new_id(bucket_of(tenant, "eve"))
+    tasks = [
+        (graded.submission_id, "q1"),
+        (graded.submission_id, "none"),
+        (cancelled.submission_id, "q1"),
+        (unknown, "q1"),
+    ]
+    redriven = await backend.store.redrive(tenant, tasks, "operator/root")
+    assert redriven.opened == []
+    assert redriven.fates == [
+        RedriveFate.GRADED,
+        RedriveFate.NOT_FOUND,
+        RedriveFate.CANCELLED,
+        RedriveFate.NOT_FOUND,
+    ]
+    foreign = await backend.store.redrive(f"{tenant}-2", tasks[:1], "operator/root")
+    assert foreign.fates == [RedriveFate.NOT_FOUND]
+
+
+async def test_dead_letters_are_filtered(backend: Backend, tenant: str) -> None:
+    one, other = submission(tenant), submission(tenant, "bob", name=AssignmentName("net", "a2"))
+    elsewhere = submission(tenant, "eve", name=AssignmentName("db", "a1"))
+    all_of_them = [one, other, elsewhere]
+    await backend.store.create_submissions(all_of_them)
+    for number, new in enumerate(all_of_them):
+        await backend.dead_letter(key(new), "q1", reason=f"100% broken_{number}")
+
+    async def listed(wanted: DeadLetterFilter) -> set[str]:
+        found = await backend.store.list_dead_letters(tenant, wanted, after=("", ""), limit=10)
+        return {letter.submission.submission for letter in found}
+
+    ids = [new.submission_id for new in all_of_them]
+    assert await listed(ALL) == set(ids)
+    assert await listed(DeadLetterFilter(course="net")) == set(ids[:2])
+    assert await listed(DeadLetterFilter(course="net", assignment="a1")) == {ids[0]}
+    assert await listed(DeadLetterFilter(reason="broken_1")) == {ids[1]}
+    assert await listed(DeadLetterFilter(reason="100%")) == set(ids)
+    assert await listed(DeadLetterFilter(reason="1%0")) == set()
+    assert await listed(DeadLetterFilter(reason="brokenX")) == set()
+    found = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=10)
+    times = sorted(letter.task.update_time_us for letter in found)
+    assert len(await listed(DeadLetterFilter(given_up_after_us=times[0]))) == 3
+    assert len(await listed(DeadLetterFilter(given_up_before_us=times[0]))) == 0
+    assert len(await listed(DeadLetterFilter(given_up_before_us=times[-1] + 1))) == 3
+    assert len(await listed(DeadLetterFilter(queue="text", course="db", reason="broken_2"))) == 1
+
+
+async def test_times_come_back_and_go_to_the_queue(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    new.grade_after_us, new.grade_by_us = new.create_time_us + 1_000_000, new.create_time_us + 2_000_001
+    committed = await backend.store.create_submissions([new])
+    [read] = await backend.store.get_submissions([key(new)], committed[0].positions)
+    assert (read.grade_after_us, read.grade_by_us) == (new.grade_after_us, new.grade_by_us)
+    await backend.dead_letter(key(new), "q1", reason="late")
+    [task] = (await backend.store.redrive(tenant, [(new.submission_id, "q1")], "operator/root")).opened
+    assert (task.not_before_us, task.grade_by_us) == (new.grade_after_us, new.grade_by_us)
+
+
+async def test_what_is_refused_is_only_looked_for(backend: Backend, tenant: str) -> None:
+    def refused(request_id: str, fingerprint: bytes) -> NewSubmission:
+        new = submission(tenant, request_id=request_id, fingerprint=fingerprint)
+        new.refusal = QueueDraining("text")
+        return new
+
+    first = submission(tenant, request_id="r", fingerprint=b"f" * 16)
+    await backend.store.create_submissions([first])
+    asked = [refused("r", b"f" * 16), refused("r", b"g" * 16), refused("r-2", b"f" * 16)]
+    committed = await backend.store.create_submissions(asked)
+    assert [one.fate for one in committed] == [Fate.DUPLICATE, Fate.CONFLICT, Fate.ABSENT]
+    assert committed[0].submission_id == first.submission_id
+    assert await backend.store.get_submissions([key(one) for one in asked], committed[0].positions) == []
 
 
 async def test_a_tenant_sees_nothing_of_another(backend: Backend, tenant: str) -> None:
