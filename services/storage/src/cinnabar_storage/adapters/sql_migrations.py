@@ -44,8 +44,10 @@ def head() -> str:
     return version
 
 
-async def migrate(primary_urls: Sequence[str], *, connect_seconds: float, wait_seconds: float) -> None:
-    """Brings every shard to the head; returns at once for those that are there.
+async def migrate(
+    primary_urls: Sequence[str], *, connect_seconds: float, wait_seconds: float, to: str = "head"
+) -> None:
+    """Brings every shard to the version ``to``; returns at once for those that are there or further.
 
     Several processes may do this at once: they take turns. Raises SchemaError
     when a primary does not accept connections within ``wait_seconds``.
@@ -60,11 +62,11 @@ async def migrate(primary_urls: Sequence[str], *, connect_seconds: float, wait_s
                 if asyncio.get_running_loop().time() >= deadline:
                     raise SchemaError(f"shard {shard}: Postgres does not accept connections") from error
                 await asyncio.sleep(_PAUSE_SECONDS)
-        await _migrate(url, connect_seconds)
-        log.info("schema is up to date", extra={"shard": shard, "version": head()})
+        await _migrate(url, connect_seconds, to)
+        log.info("schema is up to date", extra={"shard": shard, "version": head() if to == "head" else to})
 
 
-async def _migrate(url: str, connect_seconds: float) -> None:
+async def _migrate(url: str, connect_seconds: float, to: str) -> None:
     # The lock lives on a connection of its own, outside of any transaction, so
     # that a migration may commit in steps or build an index concurrently.
     locks = engine_of(
@@ -78,14 +80,14 @@ async def _migrate(url: str, connect_seconds: float) -> None:
     async with locks.connect() as lock:
         await lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         async with work.connect() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, to)
             await connection.commit()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str) -> None:
     config = _alembic()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 async def _version(url: str, connect_seconds: float) -> str | None:
