@@ -30,13 +30,13 @@ class Kind(Enum):
     KILL = "kill -9"
     """SIGKILL (started again)."""
     PAUSE = "SIGSTOP"
-    """SIGSTOP (SIGCONT)."""
+    """SIGSTOP: connections stay, nothing is answered (SIGCONT)."""
     FLUSH = "flush"
     """FLUSHALL (nothing)."""
     EMPTY = "restart empty"
     """SIGKILL of Valkey, which keeps nothing (started again on its port, at once)."""
     AWAY = "stopped"
-    """Valkey or a replica is stopped in good order (started again)."""
+    """Stopped in good order, as for a new release (started again)."""
     FAST = "fast shutdown"
     """A primary's fast shutdown (started again on the same port and data)."""
     IMMEDIATE = "immediate shutdown"
@@ -130,7 +130,7 @@ SHORT = Shape(
     link=(0.5, 1.0),
     clock=(0.5, 1.0),
     gap=(0.0, 0.2),
-    together=4,
+    together=5,
     recovery=0.8,
     every_replica=False,
 )
@@ -186,7 +186,11 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
 
     deck = [Fault(Kind.KILL, name, between(shape.kill)) for name in struck()]
     deck += [Fault(Kind.PAUSE, name, between(shape.pause)) for name in struck()]
+    deck += [Fault(Kind.AWAY, name, between(shape.kill)) for name in _one_of_each(generator)]
     deck += [
+        Fault(Kind.PAUSE, VALKEY, between(shape.pause)),
+        Fault(Kind.PAUSE, generator.choice(PRIMARIES), between(shape.pause)),
+        Fault(Kind.PAUSE, generator.choice(REPLICAS), between(shape.pause)),
         Fault(Kind.FLUSH, VALKEY, 0.0),
         Fault(Kind.EMPTY, VALKEY, 0.0),
         Fault(Kind.AWAY, VALKEY, shape.valkey_away),
