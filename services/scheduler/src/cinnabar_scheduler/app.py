@@ -9,8 +9,9 @@ from pathlib import Path
 
 import grpc
 
-from cinnabar.external import envoy_ratelimit_pb2
+from cinnabar.external import envoy_ratelimit_pb2, keda_pb2
 from cinnabar.external.envoy_ratelimit_pb2_grpc import add_RateLimitServiceServicer_to_server
+from cinnabar.external.keda_pb2_grpc import add_ExternalScalerServicer_to_server
 from cinnabar.scheduler.v1 import admission_service_pb2, queue_service_pb2, work_service_pb2
 from cinnabar.scheduler.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
@@ -32,11 +33,14 @@ from cinnabar_scheduler.config import SchedulerConfig
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import Followers
 from cinnabar_scheduler.items import ItemSource
+from cinnabar_scheduler.load import Loads
+from cinnabar_scheduler.metrics import Metrics, admission_samples
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
 from cinnabar_scheduler.ratelimit_service import RateLimitService
 from cinnabar_scheduler.recovery import Recovery
 from cinnabar_scheduler.refusals import Refusals
+from cinnabar_scheduler.scaler import ScalerService
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import LeaseToken
@@ -106,6 +110,11 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         ):
             stack.callback(task.cancel)
 
+        loads = Loads(queue, dispatcher.sessions, times, SystemClock())
+        if config.metrics_listen:
+            metrics = Metrics(loads, tally, [lambda: admission_samples(admissions.counters)])
+            await stack.enter_async_context(metrics.serving(config.metrics_listen))
+
         work = WorkService(
             queue,
             dispatcher,
@@ -121,11 +130,12 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
 
         def register(server: grpc.aio.Server) -> None:
             add_QueueServiceServicer_to_server(
-                QueueService(queue, dispatcher, followers, bus, enqueues, leaving), server
+                QueueService(queue, dispatcher, followers, bus, enqueues, leaving, loads), server
             )
             add_WorkServiceServicer_to_server(work, server)
             add_AdmissionServiceServicer_to_server(AdmissionService(admissions, asked), server)
             add_RateLimitServiceServicer_to_server(RateLimitService(asked), server)
+            add_ExternalScalerServicer_to_server(ScalerService(loads, leaving), server)
 
         health = HealthBoard(
             {
@@ -144,6 +154,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                     work_service_pb2.DESCRIPTOR.services_by_name["WorkService"].full_name,
                     admission_service_pb2.DESCRIPTOR.services_by_name["AdmissionService"].full_name,
                     envoy_ratelimit_pb2.DESCRIPTOR.services_by_name["RateLimitService"].full_name,
+                    keda_pb2.DESCRIPTOR.services_by_name["ExternalScaler"].full_name,
                 ),
                 health=health,
                 grace_seconds=2.0,

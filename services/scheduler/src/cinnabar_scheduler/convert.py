@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from cinnabar.grader.v1.grade_pb2 import Answer
@@ -15,6 +16,7 @@ from cinnabar.type.v1.position_pb2 import Position as PositionProto
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, is_id, split_task_id
 from cinnabar_scheduler.dispatch import Delivery
+from cinnabar_scheduler.load import Load
 from cinnabar_scheduler.outcomes import Failure, Fate
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.session import ProtocolViolation
@@ -194,6 +196,33 @@ def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Itera
         response.leases.items.add(item_key=key, item=Item.FromString(item))
     if response.HasField("leases"):
         yield response
+
+
+def queue_stats(load: Load) -> queue_pb.QueueStats:
+    """The state of a queue as operators and gateways see it."""
+    counts = load.counts
+    stats = queue_pb.QueueStats(
+        queue=load.queue,
+        ready=counts.ready,
+        delayed=counts.delayed,
+        leased=counts.leased,
+        workers=load.workers,
+        credits=load.credits,
+    )
+    if counts.oldest_ready_ms is not None:
+        _set_seconds(stats.oldest_age, load.oldest_age_seconds)
+    if load.time is not None:
+        _set_seconds(stats.service_time.mean, load.time.mean)
+        _set_seconds(stats.service_time.p50, load.time.p50)
+        _set_seconds(stats.service_time.p90, load.time.p90)
+        stats.service_time.throughput = load.time.throughput
+    if load.work_seconds is not None:
+        _set_seconds(stats.predicted_work, load.work_seconds)
+    return stats
+
+
+def _set_seconds(duration: Duration, seconds: float) -> None:
+    duration.FromNanoseconds(int(seconds * 1e9))
 
 
 def follow_response(changed: Changed) -> queue_pb.FollowResponse:

@@ -15,8 +15,9 @@ from cinnabar_common.errors import DependencyUnavailable, Overloaded
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import MAX_FOLLOWED, Follower, Followers
+from cinnabar_scheduler.load import Loads
 from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable
-from cinnabar_scheduler.tasks import LeaseToken, QueueCounts, QueueName, Task
+from cinnabar_scheduler.tasks import LeaseToken, QueueName, Task
 
 MAX_UNREAD_CHANGES = 1_000
 LAST_GENERATION = 2**31 - 1
@@ -34,6 +35,7 @@ class QueueService(QueueServiceServicer):
         bus: Bus,
         enqueues: Coalescer[Task, bool],
         leaving: asyncio.Event,
+        loads: Loads,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -43,6 +45,7 @@ class QueueService(QueueServiceServicer):
         self._bus = bus
         self._enqueues = enqueues
         self._leaving = leaving
+        self._loads = loads
         self._now = now
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: object) -> pb.EnqueueResponse:
@@ -73,27 +76,11 @@ class QueueService(QueueServiceServicer):
         self, request: pb.GetQueueStatsRequest, context: object
     ) -> pb.GetQueueStatsResponse:
         try:
-            queues = [QueueName(name) for name in request.queues] or sorted(await self._queue.queues())
-            counts = [await self._queue.counts(queue) for queue in queues]
+            queues = [QueueName(name) for name in request.queues] or await self._loads.queues()
+            loads = [await self._loads.of(queue) for queue in queues]
         except QueueUnavailable as error:
             raise DependencyUnavailable("redis") from error
-        return pb.GetQueueStatsResponse(
-            queues=[self._stats(queue, count) for queue, count in zip(queues, counts, strict=True)]
-        )
-
-    def _stats(self, queue: QueueName, counts: QueueCounts) -> pb.QueueStats:
-        serving = [session for session in self._dispatcher.sessions() if queue in session.queues]
-        stats = pb.QueueStats(
-            queue=queue,
-            ready=counts.ready,
-            delayed=counts.delayed,
-            leased=counts.leased,
-            workers=len(serving),
-            credits=sum(session.credits[queue] for session in serving),
-        )
-        if counts.oldest_ready_ms is not None:
-            stats.oldest_age.FromMilliseconds(max(0, int(self._now() * 1000) - counts.oldest_ready_ms))
-        return stats
+        return pb.GetQueueStatsResponse(queues=[convert.queue_stats(load) for load in loads])
 
     async def Follow(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self,

@@ -1,0 +1,94 @@
+"""How much a queue has to do, and who is there to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cinnabar_common.clock import Clock
+from cinnabar_scheduler.ports import Queue
+from cinnabar_scheduler.service_times import ServiceTime, ServiceTimes
+from cinnabar_scheduler.session import WorkerSession
+from cinnabar_scheduler.tasks import QueueCounts, QueueName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One queue, at one moment. ``time`` is None while nothing has been measured."""
+
+    queue: QueueName
+    counts: QueueCounts
+    oldest_age_seconds: float
+    """Age of the oldest ready task; 0 when none is."""
+    workers: int
+    """Workers on this scheduler that serve the queue."""
+    credits: int
+    """Credits that they have granted and that are not spent."""
+    open_credits: int
+    """Those that may be spent now: of workers that were heard lately."""
+    slots_per_worker: float
+    """Tasks that one of them takes at a time, as last seen; 0 when none ever came."""
+    time: ServiceTime | None
+
+    @property
+    def depth(self) -> int:
+        """Tasks that graders have, or could have at once."""
+        return self.counts.ready + self.counts.leased
+
+    @property
+    def work_seconds(self) -> float | None:
+        """Predicted work, for one credit: tasks times the mean time under lease."""
+        return None if self.time is None else self.depth * self.time.mean
+
+    @property
+    def grader_seconds(self) -> float | None:
+        """Predicted work, for one grader with as many credits as those that were last here."""
+        if self.work_seconds is None:
+            return None
+        return self.work_seconds / max(1.0, self.slots_per_worker)
+
+
+class Loads:
+    """Looks at queues."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        sessions: Callable[[], Sequence[WorkerSession]],
+        times: ServiceTimes,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._sessions = sessions
+        self._times = times
+        self._clock = clock
+        self._slots: dict[QueueName, float] = {}
+
+    async def queues(self) -> list[QueueName]:
+        """All known queues, by name. Raises QueueUnavailable."""
+        return sorted(await self._queue.queues())
+
+    async def of(self, queue: QueueName) -> Load:
+        """The load of one queue. Raises QueueUnavailable."""
+        counts = await self._queue.counts(queue)
+        serving = [session for session in self._sessions() if queue in session.queues]
+        credits = sum(session.credits[queue] for session in serving)
+        if serving:
+            held = sum(
+                lease.queue == queue
+                for session in serving
+                for leases in (session.held, session.committing)
+                for lease in leases.values()
+            )
+            self._slots[queue] = (credits + held) / len(serving)
+        oldest = counts.oldest_ready_ms
+        return Load(
+            queue=queue,
+            counts=counts,
+            oldest_age_seconds=0.0 if oldest is None else max(0.0, self._clock.time() - oldest / 1000),
+            workers=len(serving),
+            credits=credits,
+            open_credits=sum(session.open_credits(queue) for session in serving),
+            slots_per_worker=self._slots.get(queue, 0.0),
+            time=self._times.of(queue, self._clock.monotonic()),
+        )

@@ -1,0 +1,209 @@
+"""Numbers for Prometheus, taken from plain objects when somebody scrapes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cinnabar_scheduler.admission import AdmissionCounters
+from cinnabar_scheduler.load import Load, Loads
+from cinnabar_scheduler.ports import QueueUnavailable
+from cinnabar_scheduler.tally import Tally
+
+log = logging.getLogger(__name__)
+
+SCRAPE_SECONDS = 2.0
+REQUEST_BYTES = 16 * 1024
+REQUEST_SECONDS = 5.0
+MAX_SCRAPES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A number that another part of the scheduler tells. Names of counters end with "_total"."""
+
+    name: str
+    description: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+Source = Callable[[], Iterable[Sample]]
+
+
+def admission_samples(counters: AdmissionCounters) -> Iterable[Sample]:
+    """What admission decided."""
+    for decision, count in (
+        ("admitted", counters.admitted),
+        ("replayed", counters.replayed),
+        ("key_reused", counters.keys_reused),
+        ("in_progress", counters.in_progress),
+        ("limited", counters.limited),
+    ):
+        yield Sample(
+            "cinnabar_admissions_total",
+            "Requests by what admission decided.",
+            count,
+            {"decision": decision},
+        )
+    yield Sample(
+        "cinnabar_admissions_degraded_total", "Requests decided without Redis.", counters.degraded_total
+    )
+    yield Sample("cinnabar_admission_degraded", "Whether Redis is missing now.", float(counters.degraded))
+
+
+class Metrics:
+    """The text of a scrape. ``sources`` are asked in the event loop and must not wait."""
+
+    def __init__(self, loads: Loads, tally: Tally, sources: Sequence[Source] = ()) -> None:
+        self._loads = loads
+        self._tally = tally
+        self._sources = sources
+
+    async def text(self) -> bytes:
+        """All numbers, in Prometheus' text format.
+
+        Without Redis those of the queues are absent and ``cinnabar_redis_up`` is 0.
+        """
+        try:
+            async with asyncio.timeout(SCRAPE_SECONDS):
+                loads = [await self._loads.of(queue) for queue in await self._loads.queues()]
+            up = True
+        except (QueueUnavailable, TimeoutError):
+            loads, up = [], False
+        samples = [sample for source in self._sources for sample in source()]
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Fixed([_redis(up), *_of_loads(loads), *_of_tally(self._tally), *_others(samples)]))
+        return generate_latest(registry)
+
+    @asynccontextmanager
+    async def serving(self, listen: str) -> AsyncGenerator[int]:
+        """Answers ``GET /metrics`` on ``listen`` ("host:port"); yields the port. OSError when it is taken."""
+        host, _, port = listen.rpartition(":")
+        slots = asyncio.Semaphore(MAX_SCRAPES)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS), slots:
+                    await self._answer(reader, writer)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+                log.debug("scrape not answered", extra={"error": type(error).__name__})
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(answer, host, int(port), limit=REQUEST_BYTES)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, _, rest = head.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if path != b"/metrics":
+            status, kind, body = "404 Not Found", "text/plain", b"metrics are at /metrics\n"
+        elif method not in (b"GET", b"HEAD"):
+            status, kind, body = "405 Method Not Allowed", "text/plain", b"only GET and HEAD\n"
+        else:
+            status, kind, body = "200 OK", CONTENT_TYPE_LATEST, await self.text()
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+            "Allow: GET, HEAD\r\nConnection: close\r\n\r\n".encode()
+        )
+        if method != b"HEAD":
+            writer.write(body)
+        await writer.drain()
+
+
+class _Fixed(Collector):
+    """Families that are known already."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _redis(up: bool) -> Metric:
+    return GaugeMetricFamily("cinnabar_redis_up", "Whether Redis answered this scrape.", value=float(up))
+
+
+_BY_LOAD: tuple[tuple[str, str, Callable[[Load], float | None]], ...] = (
+    ("ready", "Tasks ready and waiting for a grader.", lambda load: load.counts.ready),
+    ("delayed", "Tasks waiting for their time or for a retry.", lambda load: load.counts.delayed),
+    ("leased", "Tasks under lease.", lambda load: load.counts.leased),
+    ("oldest_age_seconds", "Age of the oldest ready task.", lambda load: load.oldest_age_seconds),
+    ("workers", "Workers of this scheduler that serve the queue.", lambda load: load.workers),
+    ("credits", "Credits granted by them and not spent.", lambda load: load.credits),
+    ("work_seconds", "Predicted work for one credit.", lambda load: load.work_seconds),
+    (
+        "throughput",
+        "Outcomes per second through this scheduler, lately.",
+        lambda load: load.time and load.time.throughput,
+    ),
+)
+
+
+def _of_loads(loads: Sequence[Load]) -> Iterable[Metric]:
+    for name, description, value_of in _BY_LOAD:
+        family = GaugeMetricFamily(f"cinnabar_queue_{name}", description, labels=["queue"])
+        for load in loads:
+            value = value_of(load)
+            if value is not None:
+                family.add_metric([load.queue], value)
+        yield family
+    times = GaugeMetricFamily(
+        "cinnabar_queue_service_time_seconds",
+        "Time from lease to outcome, as lately measured by this scheduler.",
+        labels=["queue", "statistic"],
+    )
+    for load in loads:
+        if load.time is not None:
+            for statistic, value in (
+                ("mean", load.time.mean),
+                ("p50", load.time.p50),
+                ("p90", load.time.p90),
+            ):
+                times.add_metric([load.queue, statistic], value)
+    yield times
+
+
+def _of_tally(tally: Tally) -> Iterable[Metric]:
+    for name, description, counts in (
+        ("tasks_leased", "Tasks handed to workers.", tally.leased),
+        ("leases_expired", "Leases that ran out without a heartbeat.", tally.expired),
+        ("leases_lost", "Leases of workers whose stream was lost.", tally.lost),
+        ("tasks_dead_lettered", "Tasks given up, for whatever reason.", tally.given_up),
+    ):
+        family = CounterMetricFamily(f"cinnabar_{name}", description, labels=["queue"])
+        for queue, count in sorted(counts.items()):
+            family.add_metric([queue], count)
+        yield family
+    outcomes = CounterMetricFamily(
+        "cinnabar_outcomes",
+        "Reported outcomes by what became of them; already_graded are duplicates that the fence refused.",
+        labels=["queue", "fate"],
+    )
+    for (queue, fate), count in sorted(tally.outcomes.items()):
+        outcomes.add_metric([queue, fate.replace(" ", "_")], count)
+    yield outcomes
+
+
+def _others(samples: Iterable[Sample]) -> Iterable[Metric]:
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+    for sample in samples:
+        labels = sorted(sample.labels)
+        family = families.get(sample.name)
+        if family is None:
+            kind = CounterMetricFamily if sample.name.endswith("_total") else GaugeMetricFamily
+            family = families[sample.name] = kind(sample.name, sample.description, labels=labels)
+        family.add_metric([sample.labels[label] for label in labels], sample.value)
+    return families.values()
