@@ -50,10 +50,12 @@ class ScriptedWorker:
         self.ended: BaseException | None = None
         self.done = False
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
 
     async def send(self, request: pb.WorkRequest) -> None:
         """Any message at all."""
-        await self.call.write(request)
+        async with self._writing:  # a stream takes one message at a time
+            await self.call.write(request)
 
     async def hello(self, *queues: str) -> None:
         """Hello, and waits for the welcome."""
@@ -145,9 +147,9 @@ def graded(token: str) -> pb.Outcome:
     return pb.Outcome(lease_token=token, grade=GRADE)
 
 
-def failed(token: str, reason: str = "the model is gone") -> pb.Outcome:
+def failed(token: str, reason: str = "the model is gone", *, code: int = 13) -> pb.Outcome:
     """The grader could not grade."""
-    return pb.Outcome(lease_token=token, failure=status_pb2.Status(code=14, message=reason))
+    return pb.Outcome(lease_token=token, failure=status_pb2.Status(code=code, message=reason))
 
 
 def released(token: str) -> pb.Outcome:

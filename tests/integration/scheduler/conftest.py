@@ -13,6 +13,7 @@ from tests.support.servers import ValkeyServer
 FAST = """
 [queues.default]
 retry.failed = { attempts = 3, base_seconds = 0.05, cap_seconds = 0.1 }
+retry.unavailable = { attempts = 5, base_seconds = 0.05, cap_seconds = 0.1 }
 """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -57,7 +58,7 @@ def fate(name: str) -> dict[str, str]:
 
 async def test_the_numbers_are_those_of_what_happened(parts: Suite) -> None:
     port = Ports().of("metrics")
-    scheduler = await parts.scheduler(metrics_listen=f"{HOST}:{port}", max_failures="2")
+    scheduler = await parts.scheduler(metrics_listen=f"{HOST}:{port}")
     before = await scrape(port)
     assert before.value("cinnabar_redis_up", {}) == 1
     assert before.value("cinnabar_queue_ready") == 0
@@ -116,7 +117,8 @@ async def test_only_scrapes_are_answered(parts: Suite) -> None:
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(b"x" * 100_000)
-        assert await reader.read() == b""
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
         writer.close()
     assert (await fetch(port))[0] == "200 OK"
 

@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade
@@ -149,19 +149,34 @@ async def test_released_and_stale(shared: Shared) -> None:
         assert (again.task, again.attempt) == (lease.task, 1)
 
 
-async def test_failures_are_tried_again_and_become_a_dead_letter(shared: Shared) -> None:
+@pytest.mark.parametrize(
+    ("code", "attempts"),
+    [
+        (code_pb2.INTERNAL, 3),
+        (code_pb2.UNKNOWN, 3),
+        (code_pb2.OK, 3),
+        (99, 3),
+        (code_pb2.UNAVAILABLE, 5),
+        (code_pb2.DEADLINE_EXCEEDED, 5),
+        (code_pb2.FAILED_PRECONDITION, 1),
+        (code_pb2.UNIMPLEMENTED, 1),
+    ],
+)
+async def test_failures_are_tried_again_by_their_class_and_become_a_dead_letter(
+    shared: Shared, code: int, attempts: int
+) -> None:
     async with worker(shared.scheduler.target) as one:
         await one.hello()
         await shared.scheduler.enqueue(shared.storage.add_tasks(1, revision=shared.storage.add_revision()))
         receipts: list[int] = []
-        for attempt in (1, 2, 3):
+        for attempt in range(1, attempts + 1):
             (lease,) = await one.take(1)
             assert lease.attempt == attempt
-            receipts += await one.report(failed(lease.lease_token, f"failure {attempt}"))
-        assert receipts == [pb.Receipt.RETRYING, pb.Receipt.RETRYING, pb.Receipt.DEAD_LETTERED]
+            receipts += await one.report(failed(lease.lease_token, f"failure {attempt}", code=code))
+        assert receipts == [pb.Receipt.RETRYING] * (attempts - 1) + [pb.Receipt.DEAD_LETTERED]
         (task,) = shared.storage.tasks.values()
         assert task.dead is not None
-        assert (task.dead.reason, task.dead.attempts) == ("failure 3", 3)
+        assert (task.dead.reason, task.dead.attempts) == (f"failure {attempts}", attempts)
         stats = await shared.scheduler.stats()
         assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
 

@@ -110,7 +110,10 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         ):
             stack.callback(task.cancel)
 
-        loads = Loads(queue, dispatcher.sessions, times, SystemClock())
+        def weight(tenant: str) -> float:
+            return policy.current.tenant(tenant).weight / policy.current.default_tenant.weight
+
+        loads = Loads(queue, dispatcher.sessions, times, SystemClock(), weight)
         if config.metrics_listen:
             metrics = Metrics(loads, tally, [lambda: admission_samples(admissions.counters)])
             await stack.enter_async_context(metrics.serving(config.metrics_listen))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
 
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
@@ -20,11 +21,13 @@ from cinnabar_scheduler.load import Load
 from cinnabar_scheduler.outcomes import Failure, Fate
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.session import ProtocolViolation
-from cinnabar_scheduler.tasks import Grade, HeadStart, Lease, Position, QueueName, Task
+from cinnabar_scheduler.tasks import Grade, HeadStart, Lease, Position, QueueName, QueueState, Task, Why
 
 MAX_TASKS = 10_000
 MAX_OUTCOMES = 1_000
 MAX_REASON = 500
+MAX_AHEAD_DAYS = 400
+MAX_AHEAD_MS = MAX_AHEAD_DAYS * 86_400_000
 MAX_GRADE_BYTES = 256 * 1024
 # Clients of other languages take messages of at most 4 MiB unless told otherwise.
 MESSAGE_BYTES = 2 * 1024 * 1024
@@ -36,6 +39,24 @@ _HEAD_STARTS = {
     queue_pb.NORMAL: HeadStart.NORMAL,
     queue_pb.HIGH: HeadStart.HIGH,
     queue_pb.RECOVERY: HeadStart.RECOVERY,
+}
+
+_STATES = {
+    QueueState.RUNNING: queue_pb.RUNNING,
+    QueueState.PAUSED: queue_pb.PAUSED,
+    QueueState.DRAINING: queue_pb.DRAINING,
+}
+
+# By the class of a failure its task is tried again; all other codes are FAILED.
+_CLASSES: dict[int, Why] = {
+    code_pb2.UNAVAILABLE: Why.UNAVAILABLE,
+    code_pb2.RESOURCE_EXHAUSTED: Why.UNAVAILABLE,
+    code_pb2.DEADLINE_EXCEEDED: Why.UNAVAILABLE,
+    code_pb2.ABORTED: Why.UNAVAILABLE,
+    code_pb2.INVALID_ARGUMENT: Why.PERMANENT,
+    code_pb2.FAILED_PRECONDITION: Why.PERMANENT,
+    code_pb2.OUT_OF_RANGE: Why.PERMANENT,
+    code_pb2.UNIMPLEMENTED: Why.PERMANENT,
 }
 
 _RECEIPTS = {
@@ -65,7 +86,7 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
     violations: list[FieldViolation] = []
     result: list[Task] = []
     for index, task in enumerate(request.tasks):
-        problems = _task_problems(task)
+        problems = _task_problems(task, now_ms)
         if problems:
             violations += [problem.under(f"tasks[{index}]") for problem in problems]
             continue
@@ -82,6 +103,7 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
                 ready_ms=ready_ms,
                 item_key=task.item_key,
                 answer=task.answer,
+                grade_by_ms=task.grade_by.ToMilliseconds() if task.HasField("grade_by") else None,
             )
         )
     if violations:
@@ -89,8 +111,10 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
     return result
 
 
-def _task_problems(task: queue_pb.QueuedTask) -> list[FieldViolation]:
-    problems: list[FieldViolation] = []
+def _task_problems(task: queue_pb.QueuedTask, now_ms: int) -> list[FieldViolation]:
+    problems = (
+        _time_problems(task, now_ms) if task.HasField("not_before") or task.HasField("grade_by") else []
+    )
     try:
         split_task_id(task.task)
     except ValueError:
@@ -103,6 +127,26 @@ def _task_problems(task: queue_pb.QueuedTask) -> list[FieldViolation]:
         problems.append(FieldViolation("generation", "must be at least 1"))
     if "/" not in task.item_key or "\n" in task.item_key:
         problems.append(FieldViolation("item_key", 'must be "{revision}/{item}"'))
+    return problems
+
+
+def _time_problems(task: queue_pb.QueuedTask, now_ms: int) -> list[FieldViolation]:
+    problems: list[FieldViolation] = []
+    times: dict[str, int] = {}
+    for field in ("not_before", "grade_by"):
+        if task.HasField(field):
+            stamp = task.not_before if field == "not_before" else task.grade_by
+            if not 0 <= stamp.nanos < 1_000_000_000:
+                problems.append(FieldViolation(field, "is not a time"))
+                continue
+            at_ms = stamp.seconds * 1000 + stamp.nanos // 1_000_000
+            if at_ms < 0:
+                problems.append(FieldViolation(field, "must not be before 1970"))
+            elif at_ms > now_ms + MAX_AHEAD_MS:
+                problems.append(FieldViolation(field, f"must be at most {MAX_AHEAD_DAYS} days ahead"))
+            times[field] = at_ms
+    if len(times) == 2 and times["grade_by"] <= times["not_before"]:
+        problems.append(FieldViolation("grade_by", "must be after not_before"))
     return problems
 
 
@@ -151,7 +195,10 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
 
 def failure(outcome: work_pb.Outcome) -> Failure:
     """The failure that a grader tells."""
-    return Failure(outcome.failure.message[:MAX_REASON] or "the grader gave no reason")
+    return Failure(
+        outcome.failure.message[:MAX_REASON] or "the grader gave no reason",
+        _CLASSES.get(outcome.failure.code, Why.FAILED),
+    )
 
 
 def receipt(token: str, fate: Fate) -> work_pb.Receipt:
@@ -183,7 +230,7 @@ def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Itera
         leases = response.leases
         if item is not None:
             leases.items.add(item_key=lease.item_key, item=Item.FromString(item))
-        leases.tasks.add(
+        told = leases.tasks.add(
             lease_token=lease.token,
             task=lease.task,
             generation=lease.generation,
@@ -192,6 +239,8 @@ def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Itera
             item_key=lease.item_key,
             answer=answer,
         )
+        if lease.grade_by_ms is not None:
+            told.grade_by.FromMilliseconds(lease.grade_by_ms)
     for key, item in items.items():  # of unreadable answers: a later task may refer to them
         response.leases.items.add(item_key=key, item=Item.FromString(item))
     if response.HasField("leases"):
@@ -208,6 +257,9 @@ def queue_stats(load: Load) -> queue_pb.QueueStats:
         leased=counts.leased,
         workers=load.workers,
         credits=load.credits,
+        state=_STATES[counts.state],
+        tenant_ready=counts.tenant_ready,
+        capped=counts.capped,
     )
     if counts.oldest_ready_ms is not None:
         _set_seconds(stats.oldest_age, load.oldest_age_seconds)
@@ -216,6 +268,10 @@ def queue_stats(load: Load) -> queue_pb.QueueStats:
         _set_seconds(stats.service_time.p50, load.time.p50)
         _set_seconds(stats.service_time.p90, load.time.p90)
         stats.service_time.throughput = load.time.throughput
+    if load.estimate is not None:
+        stats.estimate.position = load.estimate.position
+        _set_seconds(stats.estimate.p50, load.estimate.p50)
+        _set_seconds(stats.estimate.p90, load.estimate.p90)
     if load.work_seconds is not None:
         _set_seconds(stats.predicted_work, load.work_seconds)
     return stats

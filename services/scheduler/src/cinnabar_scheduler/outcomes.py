@@ -51,9 +51,10 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The grader could not grade; ``reason`` is for operators."""
+    """The grader could not grade; ``reason`` is for operators, ``why`` says how it is tried again."""
 
     reason: str
+    why: Why = Why.FAILED
 
 
 _FATES = {
@@ -111,8 +112,15 @@ class Outcomes:
         return fates
 
     async def fail(self, worker: str, failed: Sequence[tuple[Lease, Failure]]) -> list[Fate]:
-        """Counts failures told by a grader: a retry after backoff, or a dead letter."""
-        fates = await self._attempted(worker, failed, Why.FAILED)
+        """Counts failures told by a grader, by their class: a retry after backoff, or a dead letter."""
+        by_class: dict[Why, list[int]] = defaultdict(list)
+        for index, (_, failure) in enumerate(failed):
+            by_class[failure.why].append(index)
+        fates = [Fate.STALE_LEASE] * len(failed)
+        for why, members in by_class.items():
+            answers = await self._attempted(worker, [failed[index] for index in members], why)
+            for index, fate in zip(members, answers, strict=True):
+                fates[index] = fate
         self._count([lease for lease, _ in failed], fates)
         return fates
 

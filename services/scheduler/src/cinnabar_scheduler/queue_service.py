@@ -77,7 +77,7 @@ class QueueService(QueueServiceServicer):
     ) -> pb.GetQueueStatsResponse:
         try:
             queues = [QueueName(name) for name in request.queues] or await self._loads.queues()
-            loads = [await self._loads.of(queue) for queue in queues]
+            loads = [await self._loads.of(queue, request.tenant or None) for queue in queues]
         except QueueUnavailable as error:
             raise DependencyUnavailable("redis") from error
         return pb.GetQueueStatsResponse(queues=[convert.queue_stats(load) for load in loads])

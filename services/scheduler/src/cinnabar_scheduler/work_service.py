@@ -23,7 +23,7 @@ from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.ports import Queue, QueueUnavailable
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.session import HELLO_SECONDS, ProtocolViolation, WorkerSession
-from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName
+from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName, Why
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ STEPS_PER_INTERVAL = 4
 LONGEST_STEP_SECONDS = 1.0
 # A status cannot be sent while a message is: the last one gets so long to go out.
 LAST_WRITE_SECONDS = 1.0
+_UNREADABLE = Failure("the answer is not readable", Why.PERMANENT)
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
 
 
@@ -60,7 +61,6 @@ class Terms:
     lease_seconds: float
     max_credits: int
     silence_limit_seconds: float = 60.0
-    hello_seconds: float = HELLO_SECONDS
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -73,7 +73,7 @@ class Terms:
             self.max_credits,
             quiet_seconds=QUIET_INTERVALS * self.heartbeat_seconds,
             silence_limit_seconds=self.silence_limit_seconds,
-            hello_seconds=self.hello_seconds,
+            hello_seconds=min(HELLO_SECONDS, self.silence_limit_seconds),
         )
 
 
@@ -361,9 +361,7 @@ class _WorkStream:
                 await self._context.write(response)
             if unreadable:
                 session.drop([lease.token for lease in unreadable])
-                await self._outcomes.fail(
-                    session.worker, [(lease, Failure("the answer is not readable")) for lease in unreadable]
-                )
+                await self._outcomes.fail(session.worker, [(lease, _UNREADABLE) for lease in unreadable])
 
 
 def _result(task: asyncio.Task[WorkerProtocolViolation | None]) -> WorkerProtocolViolation | None:
