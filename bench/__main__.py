@@ -90,7 +90,9 @@ async def _with_graders(
         if with_peers:
             await peers.prepare()
             redis_url = await exits.enter_async_context(peers.valkey())
-        config = StackConfig(data_dir=folder, objects=False, env={"grader": {"GRADER_QUEUES": "text"}})
+        config = StackConfig(
+            data_dir=folder, objects=False, policy=POLICY, env={"grader": {"GRADER_QUEUES": "text"}}
+        )
         stack = await exits.enter_async_context(running(config))
         ledger = await exits.enter_async_context(Ledger.of(stack))
         await throughput.graded_batched(stack, ledger, 2_000)  # warm up
@@ -114,7 +116,7 @@ async def _round(stack: Stack, ledger: Ledger, wanted: set[str], samples: Sample
 
 
 async def _without_graders(folder: Path, wanted: set[str], samples: Samples, scale: float) -> None:
-    async with running(StackConfig(data_dir=folder, objects=False, graders=0)) as stack:
+    async with running(StackConfig(data_dir=folder, objects=False, graders=0, policy=POLICY)) as stack:
         if "redelivery_after_kill_ms" in wanted:
             samples.add("redelivery", *await faults.redelivery_after_kill(stack, KILLS))
         if "rebuild_after_flush_s" in wanted:

@@ -19,6 +19,14 @@ from cinnabar_local.stack import Stack
 TOKEN = "dev.bench.instructor.load"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
 ANSWER = "a" * 512  # bytes; that of the peers
+# One caller makes all the load. The limits are asked and counted as always, but reached by nobody.
+POLICY = """
+[tenants.default.limits]
+tenant.units = 1_000_000_000
+user.units = 1_000_000_000
+method.CreateSubmission.units = 1_000_000_000
+method.SubmitGrading.units = 1_000_000_000
+"""
 AUTHORS = 997  # a prime, so that batches spread over the buckets
 
 

@@ -23,6 +23,7 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.names import SubmissionName
 from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
+from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import Positions
@@ -120,6 +121,7 @@ class World:
     gateway: Gateway
     storage: MemoryStorage
     queue: MemoryQueue
+    admissions: MemoryAdmissions
     changes: MemoryChanges
     channel: grpc.aio.Channel
     assignments: AssignmentServiceAsyncStub
@@ -176,16 +178,19 @@ async def world(
     storage: MemoryStorage | None = None,
     queue: MemoryQueue | None = None,
     front: Queue | None = None,
+    admissions: MemoryAdmissions | None = None,
     probes: tuple[HealthProbe, ...] = (),
     clock: Clock | None = None,
     **changes: object,
 ) -> AsyncGenerator[World]:
     """A gateway and its stubs; ``front`` stands before the queue, ``changes`` are settings."""
+    admissions = admissions or MemoryAdmissions()
     storage, queue, source = storage or MemoryStorage(), queue or MemoryQueue(), MemoryChanges()
     outside = Outside(
         assignments=storage,
         submissions=storage,
         queue=front or queue,
+        admissions=admissions,
         changes=[source],
         probes=probes,
         clock=clock or SystemClock(),
@@ -198,6 +203,7 @@ async def world(
             gateway=gateway,
             storage=storage,
             queue=queue,
+            admissions=admissions,
             changes=source,
             channel=connection,
             assignments=AssignmentServiceStub(connection),

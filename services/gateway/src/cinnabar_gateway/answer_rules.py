@@ -40,6 +40,7 @@ class AnswerRules:
         spec = Assignment.FromString(revision.spec)
         self.name = revision.name
         self.revision_id = revision.revision_id
+        self.revised = revision.update_time_us > revision.create_time_us
         self.max_score = math.fsum(item.points for item in spec.items)
         self.close_time_us = spec.close_time.ToMicroseconds() if spec.HasField("close_time") else None
         self._rules = {item.item: _rule(item, revision.revision_id) for item in spec.items}

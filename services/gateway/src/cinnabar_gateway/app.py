@@ -22,9 +22,11 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
+from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
+from cinnabar_gateway.admission import Admission, Admissions
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignment_service import AssignmentService
 from cinnabar_gateway.assignments import Assignments, CurrentRevisions
@@ -58,6 +60,7 @@ class Outside:
     assignments: AssignmentStore
     submissions: SubmissionStore
     queue: Queue
+    admissions: Admissions
     changes: Sequence[ChangeSource]
     probes: Sequence[HealthProbe]
     clock: Clock
@@ -90,6 +93,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             assignments=store,
             submissions=store,
             queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
+            admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
             changes=[SchedulerChanges(one) for one in each],
             probes=(
                 GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
@@ -133,11 +137,19 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             forget_seconds=config.queue_forget_seconds,
         )
         await exits.enter_async_context(queues.running())
+        admission = Admission(
+            outside.admissions,
+            outside.clock,
+            wait_seconds=config.admission_wait_seconds,
+            max_pending=config.max_pending_submissions,
+        )
+        await exits.enter_async_context(admission.running())
         submissions = Submissions(
             outside.submissions,
             outside.queue,
             handoff,
             estimates,
+            settle=admission.settle,
             commit_batch=config.commit_batch,
             commit_lanes=config.commit_lanes,
             max_pending=config.max_pending_submissions,
@@ -159,7 +171,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             outside.probes,
             probe_seconds=config.health_timeout_seconds,
         )
-        intake = Intake(revisions, submissions, queues, outside.clock)
+        intake = Intake(revisions, submissions, queues, admission, outside.clock)
 
         def register(server: grpc.aio.Server) -> None:
             add_AssignmentServiceServicer_to_server(AssignmentService(assignments), server)

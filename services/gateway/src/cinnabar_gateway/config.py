@@ -17,6 +17,8 @@ _POSITIVE = (
     "max_pending_bytes",
     "max_watches",
     "stream_window",
+    "admission_timeout_seconds",
+    "admission_wait_seconds",
     "queue_refresh_seconds",
     "queue_forget_seconds",
     "estimate_fresh_seconds",
@@ -64,6 +66,10 @@ class GatewayConfig:
     estimate_fresh_seconds: float = 1.0
     """How long the estimates of a tenant are used before they are asked for again."""
     max_estimated_tenants: int = 1000
+    admission_timeout_seconds: float = 0.25
+    """Of asking a scheduler for admission; what takes longer goes on without."""
+    admission_wait_seconds: float = 2.0
+    """How long a call waits for an equal one that is in progress."""
     grace_seconds: float = 5.0
 
     def __post_init__(self) -> None:

@@ -10,12 +10,16 @@ from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, AssignmentName, is_id
 from cinnabar_gateway import convert, identity
+from cinnabar_gateway.admission import Call
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import NewSubmission
 from cinnabar_gateway.required import missing
 from cinnabar_gateway.submission_service import CREATORS
 from cinnabar_gateway.submissions import fresh
+
+_KEYED = Call(method="SubmitGrading", charged=1)
+_UNKEYED = Call(method="SubmitGrading", charged=1, guarded=False)
 
 
 class GradingService(GradingServiceServicer):
@@ -29,7 +33,8 @@ class GradingService(GradingServiceServicer):
     ) -> pb.SubmitGradingResponse:
         caller = identity.current()
         caller.require("submissions.create", *CREATORS)
-        request_id = request_id_of("", metadata_value(context, IDEMPOTENCY_KEY)) or str(uuid4())
+        key = request_id_of("", metadata_value(context, IDEMPOTENCY_KEY))
+        request_id = key or str(uuid4())
         violations = [
             FieldViolation(field, ID_RULE)
             for field, text in (("course", request.course), ("assignment", request.assignment))
@@ -43,7 +48,9 @@ class GradingService(GradingServiceServicer):
             request_id=request_id,
         )
         try:
-            outcome, positions = await self._intake.create(caller, create, min_positions(context))
+            outcome, positions = await self._intake.create(
+                caller, create, min_positions(context), call=_KEYED if key else _UNKEYED
+            )
         except InvalidRequest as error:
             raise InvalidRequest([_flat(violation) for violation in error.violations]) from error
         await send_positions(context, positions)

@@ -13,12 +13,14 @@ from cinnabar_common.clock import Clock
 from cinnabar_common.errors import (
     FieldViolation,
     InvalidRequest,
+    RateLimited,
     RoleForbidden,
     StateForbids,
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, bucket_of, is_id, new_id
 from cinnabar_gateway import grading_times
+from cinnabar_gateway.admission import Admission, Call, Replay
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignments import CurrentRevisions
 from cinnabar_gateway.consistency import Positions
@@ -40,6 +42,7 @@ _PRIORITIES: Mapping[int, int] = {0: _NORMAL} | {
 }
 _PRIORITY_RULE = "must be LOW, NORMAL or HIGH"
 _AT = "submission"
+_CLOSED = "CLOSED"
 
 Parent = AnswerRules | SuiteError
 """What is known of an assignment: its rules, or why there are none."""
@@ -64,6 +67,7 @@ class Intake:
         revisions: CurrentRevisions[AnswerRules],
         submissions: Submissions,
         queues: QueueStates,
+        admission: Admission,
         clock: Clock,
         *,
         mint: Callable[[Bucket], str] = new_id,
@@ -71,17 +75,18 @@ class Intake:
         self._revisions = revisions
         self._submissions = submissions
         self._queues = queues
+        self._admission = admission
         self._clock = clock
         self._mint = mint
 
     async def create(
-        self, identity: Identity, request: CreateSubmissionRequest, min_positions: Positions
+        self, identity: Identity, request: CreateSubmissionRequest, min_positions: Positions, *, call: Call
     ) -> tuple[NewSubmission | Submission, Positions]:
         """Creates one submission: it, or the earlier one of the same request id, and where to read it.
 
         Raises what ``create_many`` gives as an outcome.
         """
-        outcomes, positions = await self.create_many(identity, (request,), min_positions)
+        outcomes, positions = await self.create_many(identity, (request,), min_positions, call=call)
         outcome = outcomes[0]
         if isinstance(outcome, SuiteError):
             raise outcome
@@ -93,12 +98,13 @@ class Intake:
         requests: Sequence[CreateSubmissionRequest],
         min_positions: Positions,
         *,
+        call: Call,
         parent: str = "",
     ) -> tuple[list[Outcome], Positions]:
         """Creates submissions that stand each for itself; one outcome per request, in order.
 
-        ``parent`` is that of a batch, whose requests may leave out their own; the
-        refusal of a batch's assignment is raised, all others are outcomes.
+        ``parent`` is that of a batch, whose requests may leave out their own; what refuses the whole
+        batch (its assignment, a limit) is raised, all others are outcomes. Only what is good is charged.
         """
         names = {parent} if parent else {request.parent for request in requests} - {""}
         parents = await self._parents(identity, names, min_positions)
@@ -107,16 +113,41 @@ class Intake:
         now_us = int(self._clock.time() * 1e6)
         drafts = [self._draft(identity, request, parents, parent, now_us) for request in requests]
         good = [draft for draft in drafts if isinstance(draft, NewSubmission)]
+        created, positions = await self._committed(identity, call, good)
+        outcomes = created
+        if len(good) < len(drafts):
+            following = iter(created)
+            outcomes = [next(following) if isinstance(draft, NewSubmission) else draft for draft in drafts]
+        if parent and (refusal := _of_all(outcomes)) is not None:
+            raise refusal
+        return outcomes, positions
+
+    async def _committed(
+        self, identity: Identity, call: Call, good: Sequence[NewSubmission]
+    ) -> tuple[list[Outcome], Positions]:
+        """Admits, then commits what may go on; one outcome each, in order."""
+        decisions: list[Outcome | Replay | None] = [*await self._admission.admit(identity, call, good)]
+        if replays := [index for index, one in enumerate(decisions) if isinstance(one, Replay)]:
+            names = [one.answer.decode() for one in decisions if isinstance(one, Replay)]
+            answers: Sequence[Outcome | None]
+            try:
+                answers = await self._submissions.answers(identity, names)
+            except SuiteError as error:
+                answers = [error for _ in names]
+            for index, answer in zip(replays, answers, strict=True):
+                decisions[index] = answer  # what is not there any more is handed in anew
+        going = [index for index, one in enumerate(decisions) if one is None]
         created: list[Outcome]
         positions: Positions = ()
         try:
-            created, positions = await self._submissions.create(good)
+            created, positions = await self._submissions.create([good[index] for index in going])
         except SuiteError as error:
-            created = [error for _ in good]
-        if len(good) == len(drafts):
+            created = [error for _ in going]
+        if len(going) == len(good):
             return created, positions
-        following = iter(created)
-        return [next(following) if isinstance(draft, NewSubmission) else draft for draft in drafts], positions
+        for index, outcome in zip(going, created, strict=True):
+            decisions[index] = outcome
+        return [one for one in decisions if one is not None and not isinstance(one, Replay)], positions
 
     async def _parents(
         self, identity: Identity, names: Iterable[str], min_positions: Positions
@@ -129,15 +160,10 @@ class Intake:
                 found[text] = InvalidRequest([FieldViolation("parent", PARENT_RULE)])
                 continue
             try:
-                found[text] = self._open(await self._revisions.get(identity.tenant, name, min_positions))
+                found[text] = await self._revisions.get(identity.tenant, name, min_positions)
             except SuiteError as error:
                 found[text] = error
         return found
-
-    def _open(self, rules: AnswerRules) -> Parent:
-        if rules.close_time_us is not None and self._clock.time() * 1e6 >= rules.close_time_us:
-            return StateForbids(str(rules.name), "CLOSED")
-        return rules
 
     def _draft(
         self,
@@ -157,7 +183,8 @@ class Intake:
         timed = submission.HasField("grade_after") or submission.HasField("grade_by")
         if (
             not isinstance(rules, AnswerRules)
-            or (tasks := rules.accept(submission.answers)) is None
+            or not submission.answers
+            or ((tasks := rules.accept(submission.answers)) is None and not (request_id and rules.revised))
             or priority is None
             or (request_id and not _REQUEST_ID.fullmatch(request_id))
             or not (author == identity.user or is_id(author))
@@ -171,7 +198,11 @@ class Intake:
             return RoleForbidden(role=identity.role.value, action="submissions.create_with_high_priority")
         after_us, by_us = grading_times.times_of(submission) if timed else (None, None)
         refusal: SuiteError | None = None
-        if timed and (late := list(grading_times.overdue(after_us, by_us, now_us, _AT))):
+        if tasks is None:  # an earlier revision may have taken it, under this request id
+            refusal = _refusal(request, rules, author, parent, now_us)
+        elif rules.close_time_us is not None and now_us >= rules.close_time_us:
+            refusal = StateForbids(str(rules.name), _CLOSED)
+        elif timed and (late := list(grading_times.overdue(after_us, by_us, now_us, _AT))):
             refusal = InvalidRequest(late)
         elif self._queues.draining:
             refusal = self._queues.refusal(plan.queue for plan, _ in tasks)
@@ -192,12 +223,21 @@ class Intake:
             priority=priority,
             answers=answers,
             max_score=rules.max_score,
-            tasks=tasks,
+            tasks=tasks or [],
             create_time_us=now_us,
             grade_after_us=after_us,
             grade_by_us=by_us,
             refusal=refusal,
         )
+
+
+def _of_all(outcomes: Sequence[Outcome]) -> SuiteError | None:
+    """What refuses a batch as a whole: its assignment is closed, or nothing of it fits into a limit."""
+    first = outcomes[0] if outcomes else None
+    if isinstance(first, RateLimited) and all(isinstance(one, RateLimited) for one in outcomes):
+        return first
+    closed = (isinstance(one, StateForbids) and one.metadata["state"] == _CLOSED for one in outcomes)
+    return first if isinstance(first, SuiteError) and all(closed) else None
 
 
 def _refusal(

@@ -65,6 +65,16 @@ class TaskPlan:
     item_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An idempotency key of a user that nobody else works on; ``token`` proves it."""
+
+    tenant: str
+    user: str
+    key: str
+    token: str
+
+
 @dataclass(slots=True, kw_only=True)
 class NewSubmission:
     """A submission that passed every check and is ready to be committed.
@@ -90,6 +100,8 @@ class NewSubmission:
     grade_by_us: int | None = None
     refusal: SuiteError | None = None
     """Why it is not to be committed now; it is then only looked for under its request id."""
+    reservation: Reservation | None = None
+    """Of its request id; settled when it is known what became of it."""
     estimate: WaitEstimate | None = None
     """When to expect its last grade; set once it is committed."""
 

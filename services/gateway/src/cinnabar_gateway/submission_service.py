@@ -12,6 +12,7 @@ from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound
 from cinnabar_common.names import ID_RULE, id_bucket, is_id
 from cinnabar_gateway import convert, identity
+from cinnabar_gateway.admission import Call
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed
 from cinnabar_gateway.consistency import TOKEN_KEY, encode_token, merged
@@ -24,6 +25,10 @@ from cinnabar_gateway.watches import WatchHub
 
 MAX_BATCH = 1000
 CREATORS = (Role.STUDENT, Role.INSTRUCTOR)
+# The edge charges a call 1 unit: all of a single one, the first item of a batch, the opening of a stream.
+_SINGLE = Call(method="CreateSubmission", charged=1)
+_BATCH = Call(method="BatchCreateSubmissions", charged=1)
+_STREAM = Call(method="StreamCreateSubmissions")
 
 
 class SubmissionService(SubmissionServiceServicer):
@@ -49,7 +54,7 @@ class SubmissionService(SubmissionServiceServicer):
         caller = identity.current()
         caller.require("submissions.create", *CREATORS)
         request.request_id = request_id_of(request.request_id, metadata_value(context, IDEMPOTENCY_KEY))
-        outcome, positions = await self._intake.create(caller, request, min_positions(context))
+        outcome, positions = await self._intake.create(caller, request, min_positions(context), call=_SINGLE)
         await send_positions(context, positions)
         return convert.created(outcome)
 
@@ -67,7 +72,7 @@ class SubmissionService(SubmissionServiceServicer):
         if violations:
             raise InvalidRequest(violations)
         outcomes, positions = await self._intake.create_many(
-            caller, request.requests, min_positions(context), parent=request.parent
+            caller, request.requests, min_positions(context), call=_BATCH, parent=request.parent
         )
         await send_positions(context, positions)
         return pb.BatchCreateSubmissionsResponse(results=map(convert.create_result, outcomes))
@@ -86,7 +91,9 @@ class SubmissionService(SubmissionServiceServicer):
         async def answer(request: pb.StreamCreateSubmissionsRequest) -> None:
             nonlocal reached
             try:
-                outcomes, positions = await self._intake.create_many(caller, request.requests, asked)
+                outcomes, positions = await self._intake.create_many(
+                    caller, request.requests, asked, call=_STREAM
+                )
                 reached = merged(reached, positions)
                 results = map(convert.create_result, outcomes)
                 response = pb.StreamCreateSubmissionsResponse(batch_id=request.batch_id, results=results)

@@ -14,7 +14,7 @@ cancelled, else GRADED.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket, task_id
+from cinnabar_gateway.admission import Settlement
 from cinnabar_gateway.consistency import Positions, merged
 from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.handoff import Handoff
@@ -132,12 +133,17 @@ class Submissions:
         handoff: Handoff,
         estimates: Estimates,
         *,
+        settle: Callable[[Sequence[Settlement]], None],
         commit_batch: int = 1000,
         commit_lanes: int = 2,
         max_pending: int = 50_000,
         max_pending_bytes: int = 256 * 1024 * 1024,
     ) -> None:
-        """Bounds are in submissions, but for ``max_pending_bytes``: bytes of answers."""
+        """Bounds are in submissions, but for ``max_pending_bytes``: bytes of answers.
+
+        ``settle`` is told what became of submissions with a reservation.
+        """
+        self._settle = settle
         self._store = store
         self._queue = queue
         self._handoff = handoff
@@ -173,10 +179,14 @@ class Submissions:
             self._estimates.expect(tenant)  # asked while storage commits, so that nobody waits for it
         size = sum(len(one.answers) for one in new)
         if self._pending_bytes and self._pending_bytes + size > self._max_pending_bytes:
+            self._release(new)
             raise Overloaded(COMMIT_QUEUE)
         self._pending_bytes += size
         try:
             committed = await self._commits.submit_many(new)
+        except Overloaded:
+            self._release(new)
+            raise
         finally:
             self._pending_bytes -= size
         positions = merged(*{id(one.positions): one.positions for one in committed}.values())
@@ -201,6 +211,21 @@ class Submissions:
             for index, key in zip(earlier, keys, strict=True):
                 outcomes[index] = found.get(key.submission_id) or DependencyUnavailable("storage")
         return outcomes, positions
+
+    async def answers(self, identity: Identity, names: Sequence[str]) -> list[Submission | None]:
+        """The caller's submissions of these names, as they are now; None for what there is not."""
+        parsed = [SubmissionName.parse(name) for name in names]
+        keys = [SubmissionKey(identity.tenant, name.submission) for name in parsed if name is not None]
+        read = iter(await self._reads.submit_many([(key, ()) for key in keys]))
+        found = [next(read) if name is not None else None for name in parsed]
+        return [
+            one if one is not None and one.tenant == identity.tenant and one.name == name else None
+            for one, name in zip(found, parsed, strict=True)
+        ]
+
+    def _release(self, new: Sequence[NewSubmission]) -> None:
+        """Frees the request ids of what was not even tried."""
+        self._settle([Settlement(one.reservation, None) for one in new if one.reservation is not None])
 
     async def get(self, identity: Identity, name: SubmissionName, min_positions: Positions) -> Submission:
         """A submission that the caller may see. ResourceNotFound."""
@@ -256,6 +281,8 @@ class Submissions:
     async def _commit(self, batch: list[NewSubmission]) -> list[Committed]:
         committed = await self._store.create_submissions(batch)
         # Here and not in `create`: whoever waits there may be gone by now.
+        ends = [_end(new, one) for new, one in zip(batch, committed, strict=True) if new.reservation]
+        self._settle([end for end in ends if end is not None])
         self._handoff.offer(
             [
                 QueuedTask(
@@ -284,6 +311,16 @@ class Submissions:
             for one in await self._store.get_submissions(keys, positions)
         }
         return [found.get(key) for key, _ in batch]
+
+
+def _end(new: NewSubmission, committed: Committed) -> Settlement | None:
+    """What to settle for a submission with a reservation; None while it is not known what became of it."""
+    if new.reservation is None or committed.fate is Fate.UNAVAILABLE:
+        return None
+    if committed.fate not in (Fate.CREATED, Fate.DUPLICATE):
+        return Settlement(new.reservation, None)
+    name = SubmissionName(new.name.course, new.name.assignment, committed.submission_id)
+    return Settlement(new.reservation, str(name).encode())
 
 
 def fresh(new: NewSubmission) -> Submission:

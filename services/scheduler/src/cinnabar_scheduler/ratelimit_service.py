@@ -1,9 +1,9 @@
 """Envoy's rate limit protocol: the limits of admission, asked by the edge for each call.
 
 The one domain is "cinnabar". A descriptor has the entries ``tenant``, ``user`` and ``method`` (the path of
-the RPC or its last part), or ``anonymous`` and ``remote_address`` for a caller without a credential. Every answer carries the
-headers for the caller; a refusal also what a gRPC client reads as a typed error, and, as dynamic metadata,
-what the edge writes into the JSON of a REST client.
+the RPC or its last part), or ``anonymous`` and ``remote_address`` for a caller without a credential. Every
+answer carries the headers for the caller; a refusal also what a gRPC client reads as a typed error, and, as
+dynamic metadata, what the edge writes into the JSON of a REST client.
 """
 
 from __future__ import annotations
