@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from bench import faults, peers, results, throughput
-from bench.load import Ledger
+from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
 
