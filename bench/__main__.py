@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import faults, peers, results, throughput
+from bench import dispatch, faults, peers, results, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -27,9 +27,11 @@ NAMES = (
     "submit_to_watch_p99_ms",
     "redelivery_after_kill_ms",
     "rebuild_after_flush_s",
+    *dispatch.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
+NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
 GRADED = 20_000
 SUBMITS = 4_000
 WATCHED = 200
@@ -77,7 +79,11 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
     with _data_folder() as folder:
         if wanted & NEEDS_GRADERS:
             await _with_graders(folder / "graders", wanted, samples, rounds, scale, with_peers)
-        if wanted - NEEDS_GRADERS:
+        if wanted & NEEDS_QUEUE_ALONE:
+            found = await dispatch.measure(folder / "dispatch", wanted, rounds, scale)
+            for name, values in found.items():
+                samples.add(name, *values)
+        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE:
             await _without_graders(folder / "faults", wanted, samples, scale)
     return [result for result in _results(samples, with_peers) if result.name in wanted]
 
@@ -150,11 +156,17 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         rate("grpc_submits_per_second", "grpc", design, document),
         *ratio("grpc_submits_ratio_to_document_design", "grpc", design, document, 1.5),
     ]
+    if not math.isnan(dispatched := samples.median("dispatch_per_second")):
+        found.append(
+            Result(name="dispatch_per_second", value=dispatched, unit="1/s", better="higher", bar=20_000)
+        )
     for name, key, percent, unit, bar in (
         ("submit_to_watch_p50_ms", "watch", 50, "ms", 10.0),
         ("submit_to_watch_p99_ms", "watch", 99, "ms", 40.0),
         ("redelivery_after_kill_ms", "redelivery", 50, "ms", 1000.0),
         ("rebuild_after_flush_s", "rebuild", 50, "s", 10.0),
+        ("dispatch_cost_ratio_1k_to_1m", "dispatch_cost_ratio_1k_to_1m", 50, "x", 1.3),
+        ("redis_bytes_per_waiting_task", "redis_bytes_per_waiting_task", 50, "bytes", 1024.0),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

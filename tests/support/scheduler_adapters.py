@@ -52,12 +52,11 @@ async def redis_harness(
     def queue(owner: str) -> RedisQueue:
         return RedisQueue(redis, clock=clock, lease_seconds=LEASE_SECONDS, policies=policies, owner=owner)
 
-    async def flush() -> None:
+    async def flushdb() -> None:
         await cast("Any", redis).flushdb()
 
-    flush = empty or flush
     try:
-        yield Harness(queue("one"), queue("two"), clock, policies, flush)
+        yield Harness(queue("one"), queue("two"), clock, policies, empty or flushdb)
         assert await leaked_keys(url) == []
     finally:
         await redis.aclose()

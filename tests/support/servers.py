@@ -4,7 +4,7 @@
 ``postgres_shards``       two shards (primary and streaming replica each) with an empty database for one test
 ``new_postgres_shards``   the same as a factory, for fixtures that share databases over a module
 ``valkey_cluster_url``    an empty Valkey Cluster of three primaries and three replicas for one test
-``valkey_server``, ``valkey_cluster``, ``postgres_servers``   the servers themselves, to kill, pause and restart
+``valkey_server``, ``valkey_cluster``, ``postgres_servers``   the servers, to kill, pause and restart
 """
 
 import asyncio

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import redis.asyncio
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from cinnabar_local import binaries, probes
 from cinnabar_local.credentials import Credentials, write_private
@@ -37,7 +38,7 @@ class ValkeyCluster:
 
     def node(self, number: int) -> Any:
         """A client of one node."""
-        return cast("Any", redis.asyncio).Redis(host=HOST, port=self.ports[number], password=self.password)
+        return cast("Any", Redis)(host=HOST, port=self.ports[number], password=self.password)
 
     async def primaries(self) -> set[int]:
         """Numbers of the nodes that are primaries now, by their own word; the dead are left out."""
@@ -47,7 +48,7 @@ class ValkeyCluster:
             try:
                 if (await client.info("replication"))["role"] == "master":
                     found.add(number)
-            except (redis.exceptions.RedisError, OSError):
+            except (RedisError, OSError):
                 continue
             finally:
                 await client.aclose()
@@ -89,7 +90,7 @@ async def _whole(client: Any) -> bool:
     try:
         info = await client.execute_command("CLUSTER INFO")
         replication = await client.info("replication")
-    except (redis.exceptions.RedisError, OSError):
+    except (RedisError, OSError):
         return False
     text = info if isinstance(info, dict) else _parsed(info)
     linked = (
@@ -148,12 +149,13 @@ async def _form(cluster: ValkeyCluster, buses: list[int]) -> None:
 async def _follow(client: Any, primary: str) -> bool:
     try:
         await client.execute_command("CLUSTER REPLICATE", primary)
-    except redis.exceptions.ResponseError:  # has not heard of it yet
+    except ResponseError:  # has not heard of it yet
         return False
     return True
 
 
 def _process(folder: Path, number: int, port: int, bus: int, password: str) -> ProcessSpec:
+    folder.mkdir(parents=True, exist_ok=True)
     config_file = folder / "valkey.conf"
     lines = (
         f"bind {HOST}",
@@ -172,7 +174,6 @@ def _process(folder: Path, number: int, port: int, bus: int, password: str) -> P
     )
 
     async def prepare() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         write_private(config_file, "\n".join(lines) + "\n")
 
     async def ready() -> None:

@@ -19,6 +19,7 @@ class Valkey:
     folder: Path
     port: int
     password: str
+    max_memory: str = "1gb"
 
     @property
     def url(self) -> str:
@@ -56,7 +57,7 @@ class Valkey:
             'save ""',
             "appendonly no",
             # A queue that silently drops its keys is worse than one that says it is full.
-            "maxmemory 1gb",
+            f"maxmemory {self.max_memory}",
             "maxmemory-policy noeviction",
             "tcp-backlog 128",
             f"databases {DATABASES}",

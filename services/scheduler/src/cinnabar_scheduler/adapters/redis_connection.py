@@ -53,7 +53,7 @@ class _AnyNodeConnection(_Connection):
     """Goes to the next of the nodes with every attempt."""
 
     def __init__(self, *, nodes: Iterable[tuple[str, int]], **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings)  # pyright: ignore[reportUnknownMemberType]
         self._nodes = nodes
 
     async def _connect(self) -> None:
