@@ -1,4 +1,4 @@
-"""The queue alone: dispatches a second, what waits behind them, and its memory; one partition, one process."""
+"""The queue alone, one partition and one process: dispatches a second, their cost, its memory."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Bench:
         return rate
 
     async def cost_ratio(self, large: int, rounds: int) -> float:
-        """Cost of a dispatch with ``large`` waiting over that with 1,000; medians of rounds that alternate."""
+        """Cost of a dispatch with ``large`` waiting over that with 1,000; medians, in turn."""
         few, many = QueueName("few"), QueueName("many")
         await self.fill(few, 1_000, 1)
         await self.fill(many, large, 1)

@@ -21,13 +21,17 @@ POLICY = Policy(default_queue=RETRIES)
 
 @dataclass(frozen=True, slots=True)
 class Harness:
-    """A queue, its clock, a second process on the same store, its policy, and the loss of all data."""
+    """A queue, its clock, a second process on the same store, its policy, the loss of all data.
+
+    ``apply`` waits until a change of the policy is in force.
+    """
 
     queue: Queue
     other: Queue
     clock: ManualClock
     policies: MemoryPolicy
     flush: Callable[[], Awaitable[None]]
+    apply: Callable[[], Awaitable[None]]
 
 
 def memory_harness() -> Harness:
@@ -38,7 +42,10 @@ def memory_harness() -> Harness:
     async def flush() -> None:
         queue.flush()
 
-    return Harness(queue, queue.other("two"), clock, policies, flush)
+    async def applied() -> None:
+        """Nothing to wait for."""
+
+    return Harness(queue, queue.other("two"), clock, policies, flush, applied)
 
 
 @asynccontextmanager
@@ -56,7 +63,8 @@ async def redis_harness(
         await cast("Any", redis).flushdb()
 
     try:
-        yield Harness(queue("one"), queue("two"), clock, policies, empty or flushdb)
+        one = queue("one")
+        yield Harness(one, queue("two"), clock, policies, empty or flushdb, one.apply_policies)
         assert await leaked_keys(url) == []
     finally:
         await redis.aclose()

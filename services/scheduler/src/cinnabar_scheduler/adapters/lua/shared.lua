@@ -126,11 +126,21 @@ end
 
 -- Leases of tenants began (positive) or ended (negative).
 local function count_running(changes)
-  for tenant, change in pairs(changes) do
-    if change ~= 0 and call('HINCRBY', running, tenant, change) <= 0 then
-      call('HDEL', running, tenant)
+  local names, counts, none = {}, {}, {}
+  for tenant in pairs(changes) do
+    names[#names + 1] = tenant
+  end
+  for n, count in ipairs(fetch(running, names)) do
+    local tenant = names[n]
+    local now = tonumber(count or '0') + changes[tenant]
+    if now > 0 then
+      counts[#counts + 1], counts[#counts + 2] = tenant, now
+    else
+      none[#none + 1] = tenant
     end
   end
+  many('HSET', running, counts)
+  many('HDEL', running, none)
 end
 
 -- Tenants whose leases ended come back from where they were parked; returns whether any did.
