@@ -92,17 +92,13 @@ async def _whole(client: Any) -> bool:
         replication = await client.info("replication")
     except (RedisError, OSError):
         return False
-    text = info if isinstance(info, dict) else _parsed(info)
+    text = cast("dict[str, str]", info)
     linked = (
         replication["connected_slaves"] == 1
         if replication["role"] == "master"
         else replication["master_link_status"] == "up"
     )
-    return text["cluster_state"] == "ok" and linked
-
-
-def _parsed(info: bytes) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return text["cluster_state"] == "ok" and bool(linked)
 
 
 @asynccontextmanager

@@ -294,7 +294,8 @@ class MemoryQueue:
         self._reach()
         self._entries(queue)
         self._state.control[queue] = state
-        self._on_wake(queue)
+        if state is not QueueState.PAUSED:
+            self._on_wake(queue)
 
     async def states(self) -> dict[QueueName, QueueState]:
         return {queue: self._state.control.get(queue, QueueState.RUNNING) for queue in await self.queues()}

@@ -256,7 +256,8 @@ class RedisQueue:
                     await self._redis.delete(prefix + "control")
                 else:
                     await self._redis.set(prefix + "control", state.value)
-            await self._redis.publish(WAKE_CHANNEL, queue)
+            if state is not QueueState.PAUSED:
+                await self._redis.publish(WAKE_CHANNEL, queue)
 
     async def states(self) -> dict[QueueName, QueueState]:
         async with _translated():
