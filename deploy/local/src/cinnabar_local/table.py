@@ -71,6 +71,8 @@ class Addresses:
     s3_endpoint: str
     s3_access_key: str
     s3_secret_key: str
+    metrics: tuple[str, ...] = ()
+    """Of each scheduler, for Prometheus."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Addresses":
@@ -95,8 +97,8 @@ class ServiceEnvironment:
     scheduler_target: str
     policy_file: str
 
-    def of(self, service: str, listen: str) -> dict[str, str]:
-        """The environment of one replica of ``service``."""
+    def of(self, service: str, listen: str, metrics_listen: str = "") -> dict[str, str]:
+        """The environment of one replica of ``service``; schedulers have an address for metrics."""
         match service:
             case "storage":
                 return {"STORAGE_LISTEN": listen, "STORAGE_SHARDS": self.shards}
@@ -106,6 +108,7 @@ class ServiceEnvironment:
                     "SCHEDULER_REDIS_URL": self.redis_url,
                     "SCHEDULER_STORAGE_TARGET": self.storage_target,
                     "SCHEDULER_POLICY_FILE": self.policy_file,
+                    "SCHEDULER_METRICS_LISTEN": metrics_listen,
                 }
             case "gateway":
                 return {
@@ -168,6 +171,9 @@ def build_table(
             ("grader", config.graders),
         )
     }
+    metrics = tuple(
+        f"{HOST}:{ports.of(f'{name}-metrics')}" for name in _names("scheduler", config.schedulers)
+    )
     envoy = Envoy(
         name="envoy",
         folder=folder / "envoy",
@@ -183,7 +189,7 @@ def build_table(
     if config.objects:
         rows.append(objects.process())
     if config.services:
-        rows += _service_rows(config, shards, valkey, listen, policy_file)
+        rows += _service_rows(config, shards, valkey, listen, metrics, policy_file)
         rows.append(envoy.process(needs=_names("gateway", config.gateways)))
     addresses = Addresses(
         envoy=f"{HOST}:{envoy.port}",
@@ -203,6 +209,7 @@ def build_table(
         s3_endpoint=objects.endpoint,
         s3_access_key=credentials.s3_access_key,
         s3_secret_key=credentials.s3_secret_key,
+        metrics=metrics,
     )
     return Table(rows=tuple(rows), addresses=addresses)
 
@@ -216,6 +223,7 @@ def _service_rows(
     shards: tuple[PostgresShard, ...],
     valkey: Valkey,
     listen: Mapping[str, tuple[str, ...]],
+    metrics: tuple[str, ...],
     policy_file: Path,
 ) -> list[ProcessSpec]:
     def environment(caller: str) -> ServiceEnvironment:
@@ -268,7 +276,11 @@ def _service_rows(
                 ProcessSpec(
                     name=name,
                     command=(sys.executable, *config.launchers.get(name, ()), *service_command(service)),
-                    env=environment(name).of(service, address) | dict(extra) | dict(config.env.get(name, {})),
+                    env=environment(name).of(
+                        service, address, metrics[number] if service == "scheduler" else ""
+                    )
+                    | dict(extra)
+                    | dict(config.env.get(name, {})),
                     needs=needs[service],
                     ready=_serving(address),
                 )

@@ -169,9 +169,14 @@ def estimate(backlog: Backlog, time: ServiceTime | None) -> Estimate | None:
     ``position`` P is leased at once when P < f, and after ``k = P - f + 1`` outcomes otherwise. c
     independent workers of mean S and variation v (deviation over mean) give k outcomes in a time of
     mean ``w = k * S / c`` and deviation ``d = v * sqrt(k) * S / c`` (a superposition of renewal
-    processes). Its own time under lease comes on top::
+    processes), but not less than ``S * sqrt((1 - 1 / c) / 12)``: workers that began together finish
+    together, at a moment that is uniform in S. Its own time under lease comes on top. Its median s50
+    counts when the wait is certain, its mean S when the wait varies so much more that the sum is
+    symmetric; in between, by the share
+    ``r = d^2 / (d^2 + (v * S)^2)`` of the wait in the variance::
 
-        p50 = w + s50        p90 = w + s50 + sqrt((1.28 * d)^2 + (s90 - s50)^2)
+        m = s50 + r * (S - s50)
+        p50 = w + m        p90 = w + m + sqrt((1.28 * d)^2 + (s90 - m)^2)
 
     Assumed: service times of the tasks that wait are like those lately measured, the graders stay as
     many, no higher class comes in between. Nothing is known without a measured time (``time`` None)
@@ -184,8 +189,8 @@ def estimate(backlog: Backlog, time: ServiceTime | None) -> Estimate | None:
     outcomes = max(0, ahead - backlog.open_credits + 1)
     wait = outcomes * time.mean / slots
     deviation = time.variation * math.sqrt(outcomes) * time.mean / slots
-    return Estimate(
-        ahead,
-        wait + time.p50,
-        wait + time.p50 + math.hypot(Z90 * deviation, time.p90 - time.p50),
-    )
+    if outcomes:
+        deviation = max(deviation, time.mean * math.sqrt((1 - 1 / slots) / 12))
+    variance = deviation**2 + (time.variation * time.mean) ** 2
+    own = time.p50 + (deviation**2 / variance * (time.mean - time.p50) if variance else 0.0)
+    return Estimate(ahead, wait + own, wait + own + math.hypot(Z90 * deviation, time.p90 - own))
