@@ -1,6 +1,7 @@
 """What the gateway may expect of a store, whichever it is."""
 
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -9,6 +10,7 @@ from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar_common.errors import EtagMismatch, QueueDraining, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, bucket_of, new_id, task_id
 from cinnabar_gateway.assignments import course_bucket
+from cinnabar_gateway.consistency import merged
 from cinnabar_gateway.records import (
     Assignment,
     DeadLetterFilter,
@@ -173,6 +175,23 @@ async def test_submissions_are_listed_newest_first(backend: Backend, tenant: str
         tenant, NAME, author="s2", before="", limit=3, min_positions=positions
     )
     assert [found.author for found in one.submissions] == ["s2"]
+
+
+async def test_large_submissions_are_all_read_and_listed_without_a_gap(backend: Backend, tenant: str) -> None:
+    new = [replace(submission(tenant, f"s{number}"), answers=bytes(3 * 1024 * 1024)) for number in range(12)]
+    committed = await backend.store.create_submissions(new)
+    positions = merged(*(one.positions for one in committed))
+    read = await backend.store.get_submissions([key(one) for one in new], positions)
+    assert {one.submission_id for one in read} == {one.submission_id for one in new}
+    listed: list[str] = []
+    more = True
+    while more:
+        page = await backend.store.list_submissions(
+            tenant, NAME, author="", before=listed[-1] if listed else "", limit=20, min_positions=positions
+        )
+        listed += [one.submission_id for one in page.submissions]
+        more = page.more
+    assert listed == [one.submission_id for one in reversed(new)]
 
 
 async def test_a_grade_takes_the_place_of_its_task(backend: Backend, tenant: str) -> None:
