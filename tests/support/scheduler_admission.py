@@ -18,6 +18,7 @@ from cinnabar_scheduler.admission import (
 )
 from cinnabar_scheduler.limits import Charge
 from cinnabar_scheduler.policy import Limit
+from tests.support.scheduler_adapters import leaked_keys
 from tests.support.scheduler_queue import ManualClock
 
 TENANT = "uni"
@@ -54,21 +55,22 @@ def memory_admission() -> AdmissionHarness:
 
 
 @asynccontextmanager
-async def redis_admission(url: str) -> AsyncGenerator[AdmissionHarness]:
-    """On a real server; on the way out every key must have a TTL."""
+async def redis_admission(
+    url: str, empty: Callable[[], Awaitable[None]] | None = None
+) -> AsyncGenerator[AdmissionHarness]:
+    """On a real server or cluster; on the way out every key must have a TTL."""
     clock = ManualClock()
     redis = connect(url, timeout_seconds=5)
 
-    async def flush() -> None:
+    async def flushdb() -> None:
         await cast("Any", redis).flushdb()
 
     try:
         store, other = (
             RedisAdmission(redis, clock, reservation_seconds=RESERVATION_SECONDS) for _ in range(2)
         )
-        yield AdmissionHarness(store, other, clock, flush)
-        keys: list[bytes] = [key async for key in cast("Any", redis).scan_iter(count=1000)]
-        assert [key for key in keys if await cast("Any", redis).ttl(key) < 0] == []
+        yield AdmissionHarness(store, other, clock, empty or flushdb)
+        assert await leaked_keys(url) == []
     finally:
         await redis.aclose()
 

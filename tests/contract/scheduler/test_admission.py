@@ -16,19 +16,25 @@ from tests.support.scheduler_admission import (
     redis_admission,
     settlement,
 )
+from tests.support.valkey_cluster import ValkeyCluster
 
 MINUTE_US = 60_000_000
 DAY_SECONDS = 86_400.0
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def admission(request: pytest.FixtureRequest, valkey_url: str) -> AsyncGenerator[AdmissionHarness]:
+@pytest_asyncio.fixture(params=["memory", "redis", "cluster"])
+async def admission(
+    request: pytest.FixtureRequest, valkey_url: str, valkey_cluster_url: str, valkey_cluster: ValkeyCluster
+) -> AsyncGenerator[AdmissionHarness]:
     """A store of each kind."""
     if request.param == "memory":
         yield memory_admission()
-        return
-    async with redis_admission(valkey_url) as harness:
-        yield harness
+    elif request.param == "redis":
+        async with redis_admission(valkey_url) as harness:
+            yield harness
+    else:
+        async with redis_admission(valkey_cluster_url, valkey_cluster.flush) as harness:
+            yield harness
 
 
 def results(verdicts: list[Verdict]) -> list[Result]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from cinnabar_common.clock import Clock
+from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.admission import (
     ANSWER_SECONDS,
     ASK_AGAIN_US,
@@ -62,12 +61,8 @@ class RedisAdmission:
         self._clock = clock
         self._reservation_us = round(reservation_seconds * 1e6)
         self._answer_us = round(answer_seconds * 1e6)
-        self._admit = self._load("admit")
-        self._settle = self._load("settle")
-
-    def _load(self, name: str) -> AsyncScript:
-        source = resources.files("cinnabar_scheduler.adapters").joinpath(f"lua/{name}.lua").read_text("utf-8")
-        return self._redis.register_script(source)
+        self._admit = Script(redis, "admit", shared=None)
+        self._settle = Script(redis, "settle", shared=None)
 
     async def admit(self, tenant: str, claims: Sequence[Claim]) -> list[Verdict]:
         """See AdmissionStore."""
@@ -101,7 +96,7 @@ class RedisAdmission:
             args += (request.cost, at, request.fingerprint, reservations[-1], len(claim.charges))
             args += (limits[charge] for charge in claim.charges)
         async with _translated():
-            answer = cast("list[Any]", await self._admit(keys=keys, args=args))
+            answer = cast("list[Any]", await self._admit.on(keys, args))
         return [
             _verdict(claim, reservation, answer[at : at + _FIELDS])
             for at, claim, reservation in zip(
@@ -119,7 +114,7 @@ class RedisAdmission:
             for end in batch:
                 args += (end.reservation, int(end.answer is not None), end.answer or b"")
             async with _translated():
-                done = await self._settle(keys=[names.key(end.user, end.key) for end in batch], args=args)
+                done = await self._settle.on([names.key(end.user, end.key) for end in batch], args)
             settled += map(bool, cast("list[int]", done))
         return settled
 

@@ -1,8 +1,9 @@
-"""The Lua scripts of the queue: one file each, on a ground that they share."""
+"""The Lua scripts: one file each; those of the queue stand on a ground that they share."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, cast
 
@@ -25,7 +26,11 @@ class Script:
 
     async def __call__(self, prefix: str, *args: str | int | float | bytes) -> Any:
         """Calls it on the keys of a prefix; raises what redis-py does."""
+        return await self.on((prefix,), args)
+
+    async def on(self, keys: Sequence[str], args: Sequence[str | int | float | bytes]) -> Any:
+        """Calls it on keys of one hash tag; raises what redis-py does."""
         try:
-            return await self._redis.evalsha(self._digest, 1, prefix, *args)
+            return await self._redis.evalsha(self._digest, len(keys), *keys, *args)
         except NoScriptError:
-            return await self._redis.eval(self._source, 1, prefix, *args)
+            return await self._redis.eval(self._source, len(keys), *keys, *args)
