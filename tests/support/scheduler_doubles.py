@@ -10,6 +10,8 @@ from cinnabar_scheduler.tasks import (
     FencedOutcome,
     LeaseToken,
     Position,
+    QueueName,
+    QueueState,
     Task,
     TaskCounts,
 )
@@ -25,6 +27,7 @@ class MemoryStore:
     largest_page: int = 10_000
     unavailable: set[str] = field(default_factory=set[str])
     lost_shards: set[int] = field(default_factory=set[int])
+    wanted: dict[QueueName, QueueState] = field(default_factory=dict[QueueName, QueueState])
     outcomes: list[FencedOutcome] = field(default_factory=list[FencedOutcome])
     pages: list[int] = field(default_factory=list[int])
     item_calls: int = 0
@@ -79,6 +82,14 @@ class MemoryStore:
         lost = {one.task for shard in self.lost_shards for one in self.open_by_shard[shard]}
         known = {(one.tenant, one.task): one.generation for shard in self.open_by_shard for one in shard}
         return [None if task in lost else known.get((tenant, task), 0) for tenant, task in tasks]
+
+    async def set_control(self, queue: QueueName, state: QueueState, actor: str) -> None:
+        self._reach()
+        self.wanted[queue] = state
+
+    async def controls(self) -> dict[QueueName, QueueState]:
+        self._reach()
+        return dict(self.wanted)
 
     async def count_tasks(self, shard: int) -> TaskCounts:
         self._reach()

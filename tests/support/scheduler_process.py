@@ -69,6 +69,8 @@ def queued(task: OpenTask) -> pb.QueuedTask:
         priority=pb.Priority.ValueType(task.priority),
         item_key=f"{task.revision_id}/{task.item_id}",
         answer=answer.SerializeToString(),
+        not_before=task.grade_after if task.HasField("grade_after") else None,
+        grade_by=task.grade_by if task.HasField("grade_by") else None,
     )
 
 

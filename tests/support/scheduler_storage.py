@@ -1,5 +1,6 @@
 """Storage for tests of the scheduler: the gRPC services over dictionaries, with the real fences."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -25,6 +26,20 @@ ITEM = "q1"
 Result = pb.CommitOutcomesResponse
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+def _from(now: Timestamp, seconds: float | None) -> Timestamp | None:
+    if seconds is None:
+        return None
+    then = Timestamp()
+    then.FromMilliseconds(now.ToMilliseconds() + int(seconds * 1000))
+    return then
+
+
 @dataclass(slots=True)
 class Stored:
     """A task as it is stored, and what became of it."""
@@ -47,6 +62,9 @@ class FakeStorage:
     tasks: dict[str, Stored] = field(default_factory=dict[str, Stored])
     revisions: dict[str, bytes] = field(default_factory=dict[str, bytes])
     commits: list[int] = field(default_factory=list[int])
+    # Pages of open tasks wait while this is not set; how many have been asked for is counted.
+    pages: asyncio.Event = field(default_factory=lambda: _set())
+    pages_asked: int = 0
     # Queue name -> (state, actor).
     controls: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     lsn: int = 0
@@ -72,8 +90,13 @@ class FakeStorage:
         item: str = ITEM,
         text: str = "an answer",
         bucket: int = 0,
+        grade_after: float | None = None,
+        grade_by: float | None = None,
     ) -> list[pb.OpenTask]:
-        """Accepts submissions of one item each, as the gateway would have it done."""
+        """Accepts submissions of one item each, as the gateway would have it done.
+
+        ``grade_after`` and ``grade_by`` are seconds from now.
+        """
         answers = AnswerSet(answers=[Answer(item=item, text=text)]).SerializeToString()
         now = Timestamp()
         now.FromMilliseconds(int(time.time() * 1000))
@@ -89,6 +112,8 @@ class FakeStorage:
                 revision_id=revision,
                 answers=answers,
                 create_time=now,
+                grade_after=_from(now, grade_after),
+                grade_by=_from(now, grade_by),
             )
             self.tasks[f"{task.submission_id}/{item}"] = Stored(task)
             added.append(task)
@@ -235,6 +260,8 @@ class _Servicer:
     ) -> pb.ListOpenTasksResponse:
         await self._up(context)
         storage = self._storage
+        storage.pages_asked += 1
+        await storage.pages.wait()
         after = f"{request.after_submission_id}/{request.after_item_id}"
         names = sorted(
             name

@@ -1,7 +1,7 @@
 """What the queue knows of tasks, epochs and locks."""
 
 from cinnabar_scheduler.tasks import QueueName
-from tests.support.scheduler_adapters import LEASE_SECONDS, Harness
+from tests.support.scheduler_adapters import Harness
 from tests.support.scheduler_queue import FREE, QUEUE, START_MS, task
 
 NUMERIC = QueueName("numeric")
@@ -120,14 +120,3 @@ async def test_an_epoch_ends_with_the_data(harness: Harness) -> None:
     assert not await harness.queue.has_epoch()
     assert await harness.queue.enqueue([task("a", queue=QueueName("essay"))]) == [True]
     assert "essay" in await harness.queue.queues()
-
-
-async def test_a_lock_has_one_holder(harness: Harness) -> None:
-    assert await harness.queue.acquire("sweep", seconds=LEASE_SECONDS)
-    assert await harness.queue.acquire("sweep", seconds=LEASE_SECONDS)
-    assert not await harness.other.acquire("sweep", seconds=LEASE_SECONDS)
-    assert await harness.other.acquire("rebuild", seconds=LEASE_SECONDS)
-    await harness.other.release("sweep")
-    assert not await harness.other.acquire("sweep", seconds=LEASE_SECONDS)
-    await harness.queue.release("sweep")
-    assert await harness.other.acquire("sweep", seconds=LEASE_SECONDS)

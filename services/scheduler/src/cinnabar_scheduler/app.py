@@ -23,17 +23,23 @@ from cinnabar_common.server import serving
 from cinnabar_scheduler.adapters.memory_admission import MemoryAdmission
 from cinnabar_scheduler.adapters.policy_file import PolicyFile
 from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
+from cinnabar_scheduler.adapters.redis_board import RedisBoard
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
+from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
 from cinnabar_scheduler.admission import Admissions
 from cinnabar_scheduler.admission_service import AdmissionService, admission_coalescer
 from cinnabar_scheduler.config import SchedulerConfig
+from cinnabar_scheduler.conservation import Conservation
+from cinnabar_scheduler.control import QueueControl
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import Followers
 from cinnabar_scheduler.items import ItemSource
+from cinnabar_scheduler.leadership import Leadership
 from cinnabar_scheduler.load import Loads
+from cinnabar_scheduler.locks import Locks
 from cinnabar_scheduler.metrics import Metrics, admission_samples
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
@@ -42,6 +48,7 @@ from cinnabar_scheduler.recovery import Recovery
 from cinnabar_scheduler.refusals import Refusals
 from cinnabar_scheduler.scaler import ScalerService
 from cinnabar_scheduler.service_times import ServiceTimes
+from cinnabar_scheduler.sweep import Sweep
 from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import LeaseToken
 from cinnabar_scheduler.work_service import Terms, WorkService
@@ -89,10 +96,20 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         )
         enqueues = await stack.enter_async_context(enqueue_coalescer(queue, dispatcher).running())
         await stack.enter_async_context(dispatcher.running())
-        recovery = Recovery(queue, store, outcomes, sweep_seconds=config.sweep_seconds)
-        await stack.enter_async_context(recovery.running())
-
         clock = SystemClock()
+        control = QueueControl(queue, store, dispatcher.wake)
+        board = RedisBoard(redis)
+        conservation = Conservation(queue, store, board)
+        recovery = Recovery(
+            queue,
+            store,
+            outcomes,
+            Sweep(queue, store, board, outcomes.cancel),
+            control,
+            conservation,
+            sweep_seconds=config.sweep_seconds,
+        )
+        leadership = Leadership(Locks(RedisLocks(redis), clock), recovery.lead)
         admissions = Admissions(
             RedisAdmission(prompt, clock, reservation_seconds=config.reservation_seconds),
             MemoryAdmission(clock),
@@ -109,6 +126,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             side_tasks.create_task(refusals.run(outcomes), name="refusals"),
         ):
             stack.callback(task.cancel)
+        leading = side_tasks.create_task(leadership.run(), name="leadership")
 
         def weight(tenant: str) -> float:
             return policy.current.tenant(tenant).weight / policy.current.default_tenant.weight
@@ -133,7 +151,10 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
 
         def register(server: grpc.aio.Server) -> None:
             add_QueueServiceServicer_to_server(
-                QueueService(queue, dispatcher, followers, bus, enqueues, leaving, loads), server
+                QueueService(
+                    queue, dispatcher, followers, bus, enqueues, leaving, loads, control, conservation
+                ),
+                server,
             )
             add_WorkServiceServicer_to_server(work, server)
             add_AdmissionServiceServicer_to_server(AdmissionService(admissions, asked), server)
@@ -163,5 +184,6 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 grace_seconds=2.0,
             )
         )
+        stack.callback(leading.cancel)  # once: it gives its lock back; and before the streams end
         stack.callback(leaving.set)  # first thing on the way out: streams end, workers go elsewhere
         yield port

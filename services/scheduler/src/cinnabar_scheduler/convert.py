@@ -16,6 +16,7 @@ from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar.type.v1.position_pb2 import Position as PositionProto
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, is_id, split_task_id
+from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.dispatch import Delivery
 from cinnabar_scheduler.load import Load
 from cinnabar_scheduler.outcomes import Failure, Fate
@@ -46,6 +47,7 @@ _STATES = {
     QueueState.PAUSED: queue_pb.PAUSED,
     QueueState.DRAINING: queue_pb.DRAINING,
 }
+_WANTED_STATES = {number: state for state, number in _STATES.items()}
 
 # By the class of a failure its task is tried again; all other codes are FAILED.
 _CLASSES: dict[int, Why] = {
@@ -165,6 +167,52 @@ def cancellations(request: queue_pb.CancelRequest) -> dict[QueueName, list[str]]
     for task in request.tasks:
         result.setdefault(QueueName(task.queue), []).append(task.task)
     return result
+
+
+def queue_state(state: QueueState) -> queue_pb.QueueState.ValueType:
+    """What a queue does, as a number."""
+    return _STATES[state]
+
+
+def wanted_state(number: int) -> QueueState | None:
+    """What a queue is to do; None for a number that says nothing."""
+    return _WANTED_STATES.get(queue_pb.QueueState.ValueType(number))
+
+
+def control(request: queue_pb.ControlQueueRequest) -> tuple[QueueName, QueueState, str]:
+    """(queue, state, actor). Raises InvalidRequest."""
+    state = wanted_state(request.state)
+    violations: list[FieldViolation] = []
+    if not is_id(request.queue):
+        violations.append(FieldViolation("queue", ID_RULE))
+    if not request.actor:
+        violations.append(FieldViolation("actor", "must say who asks"))
+    if state is None:
+        violations.append(FieldViolation("state", "must be RUNNING, PAUSED or DRAINING"))
+    if violations or state is None:
+        raise InvalidRequest(violations)
+    return QueueName(request.queue), state, request.actor
+
+
+def conservation(found: Snapshot) -> queue_pb.GetConservationResponse:
+    """A snapshot as it travels."""
+    stored = found.stored
+    response = queue_pb.GetConservationResponse(
+        accepted=stored.accepted,
+        open=stored.open,
+        dead_lettered=stored.dead_lettered,
+        cancelled=stored.cancelled,
+        graded=stored.graded,
+        queued=found.queued,
+        waiting=found.waiting,
+        leased=found.leased,
+        balanced=found.balanced,
+        missing=found.missing,
+        orphaned=found.orphaned,
+    )
+    if found.findings is not None:
+        response.sweep_time.FromMilliseconds(found.findings.ended_ms)
+    return response
 
 
 def hello(message: work_pb.Hello) -> tuple[str, Sequence[str]]:

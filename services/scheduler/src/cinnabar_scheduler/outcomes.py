@@ -26,6 +26,7 @@ from cinnabar_scheduler.tasks import (
     QueueName,
     Verdict,
     Why,
+    fence_of,
 )
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,37 @@ class Outcomes:
         failure = Failure("the lease expired without a heartbeat")
         await self._attempted("scheduler", [(lease, failure) for lease in leases], Why.FAULT)
         self._tally.expired[queue] += len(leases)
-        await self._cancel([lease.token for lease in leases])
+        await self.cancel([lease.token for lease in leases])
+
+    async def end_overdue(self, queue: QueueName, overdue: Sequence[ExpiredLease]) -> int:
+        """Tasks past their deadline: dead letters, committed under the finder's lease; returns how many.
+
+        Those that storage cannot take now run out of that lease, and are found again.
+        """
+        await self.cancel([one.revoked for one in overdue if one.revoked is not None])
+        entries = [
+            (
+                queue,
+                FencedOutcome(
+                    one.tenant,
+                    one.task,
+                    one.generation,
+                    fence_of(one.token),
+                    one.token,
+                    "scheduler",
+                    DeadLetter("the deadline passed", 0),
+                ),
+            )
+            for one in overdue
+        ]
+        try:
+            results = await self._commits.submit_many(entries)
+        except (Overloaded, DependencyUnavailable) as error:
+            log.debug("deadlines wait", extra={"queue": queue, "cause": str(error)})
+            return 0
+        ended = results.count(Committed.COMMITTED)
+        self._tally.given_up[queue] += ended
+        return ended
 
     def _count(self, leases: Sequence[Lease], fates: Sequence[Fate]) -> None:
         self._tally.outcomes.update(
@@ -270,9 +301,10 @@ class Outcomes:
                 log.warning("finished tasks left in the queue", extra={"queue": queue, "count": len(tasks)})
                 continue
             # Somebody else works on what was delivered twice.
-            await self._cancel([token for token in tokens if token not in own])
+            await self.cancel([token for token in tokens if token not in own])
 
-    async def _cancel(self, tokens: Sequence[LeaseToken]) -> None:
+    async def cancel(self, tokens: Sequence[LeaseToken]) -> None:
+        """Tells whoever works under these leases, on any scheduler, to stop."""
         if tokens:
             self._on_cancelled(tokens)
             await self._bus.publish_cancelled(tokens)

@@ -152,14 +152,6 @@ class Queue(Protocol):
         """
         ...
 
-    async def acquire(self, lock: str, *, seconds: float) -> bool:
-        """Takes or renews this process's advisory lock for a time. The work under it must be idempotent."""
-        ...
-
-    async def release(self, lock: str) -> None:
-        """Gives the lock back if this process holds it."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class OpenTasks:
@@ -201,6 +193,14 @@ class Store(Protocol):
 
     async def count_tasks(self, shard: int) -> TaskCounts:
         """Where the tasks of a shard are, in one snapshot of it."""
+        ...
+
+    async def set_control(self, queue: QueueName, state: QueueState, actor: str) -> None:
+        """Remembers what an operator wants of a queue."""
+        ...
+
+    async def controls(self) -> dict[QueueName, QueueState]:
+        """What operators want of queues; those never spoken of are left out."""
         ...
 
 

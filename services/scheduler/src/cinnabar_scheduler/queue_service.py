@@ -11,12 +11,14 @@ import grpc
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceServicer
 from cinnabar_common.coalescer import Coalescer
-from cinnabar_common.errors import DependencyUnavailable, Overloaded
+from cinnabar_common.errors import DependencyUnavailable, Overloaded, ResourceNotFound
 from cinnabar_scheduler import convert
+from cinnabar_scheduler.conservation import Conservation
+from cinnabar_scheduler.control import QueueControl, UnknownQueue
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import MAX_FOLLOWED, Follower, Followers
 from cinnabar_scheduler.load import Loads
-from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable
+from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable, StoreUnavailable
 from cinnabar_scheduler.tasks import LeaseToken, QueueName, Task
 
 MAX_UNREAD_CHANGES = 1_000
@@ -36,6 +38,8 @@ class QueueService(QueueServiceServicer):
         enqueues: Coalescer[Task, bool],
         leaving: asyncio.Event,
         loads: Loads,
+        control: QueueControl,
+        conservation: Conservation,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -46,6 +50,8 @@ class QueueService(QueueServiceServicer):
         self._enqueues = enqueues
         self._leaving = leaving
         self._loads = loads
+        self._control = control
+        self._conservation = conservation
         self._now = now
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: object) -> pb.EnqueueResponse:
@@ -81,6 +87,28 @@ class QueueService(QueueServiceServicer):
         except QueueUnavailable as error:
             raise DependencyUnavailable("redis") from error
         return pb.GetQueueStatsResponse(queues=[convert.queue_stats(load) for load in loads])
+
+    async def ControlQueue(self, request: pb.ControlQueueRequest, context: object) -> pb.ControlQueueResponse:
+        queue, state, actor = convert.control(request)
+        try:
+            await self._control.change(queue, state, actor)
+        except UnknownQueue as error:
+            raise ResourceNotFound(f"queue {queue}") from error
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        except StoreUnavailable as error:
+            raise DependencyUnavailable("storage") from error
+        return pb.ControlQueueResponse(state=request.state)
+
+    async def GetConservation(
+        self, request: pb.GetConservationRequest, context: object
+    ) -> pb.GetConservationResponse:
+        try:
+            return convert.conservation(await self._conservation.take())
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        except StoreUnavailable as error:
+            raise DependencyUnavailable("storage") from error
 
     async def Follow(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self,

@@ -1,131 +1,175 @@
-"""Makes Redis disposable: rebuilds queues from the truth, sweeps up what was missed, expires leases."""
+"""The leader's work: it makes Redis disposable, and gives up what is out of time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 
+from cinnabar_scheduler.conservation import Conservation
+from cinnabar_scheduler.control import QueueControl
+from cinnabar_scheduler.locks import Held
+from cinnabar_scheduler.open_tasks import each_shard, open_pages
 from cinnabar_scheduler.outcomes import Outcomes
-from cinnabar_scheduler.ports import Queue, QueueUnavailable, Store, StoreUnavailable
+from cinnabar_scheduler.ports import LocksUnavailable, Queue, QueueUnavailable, Store, StoreUnavailable
+from cinnabar_scheduler.sweep import EpochLost, Sweep
+from cinnabar_scheduler.tasks import Findings
 
 log = logging.getLogger(__name__)
 
-EPOCH_CHECK_SECONDS = 0.25
+EPOCH_CHECK_SECONDS = 0.1
 EXPIRY_CHECK_SECONDS = 0.5
-EXPIRY_BATCH = 1000
-PAGE = 2000
-# Answers of any size come with a page: one that storage could not send is asked for in smaller parts.
-SMALLEST_PAGE = 10
-LOCK_SECONDS = 30.0
-# The sweep may use up to one part in so many of the time.
-SWEEP_DUTY = 20
+CONTROL_CHECK_SECONDS = 2.0
+COUNT_SECONDS = 30.0
+BATCH = 1000
+# A sweep, and a count of all tasks, may each use up to one part in so many of the time.
+DUTY = 20
 
 
 class Recovery:
-    """Three loops that every scheduler runs; a lock keeps them from doing the same work twice."""
+    """Loops that the leader runs. Each is harmless when a leader that is none any more runs on in it.
 
-    def __init__(self, queue: Queue, store: Store, outcomes: Outcomes, *, sweep_seconds: float) -> None:
+    rebuild   a task that is there is not queued again; only a rebuild whose marks, with
+              its fence, are all in place may declare the queues complete
+    sweep     see Sweep
+    expiry    a lease is given back under its token, once; a renewed one is not found
+    deadlines ended under a fresh lease and its fence, so once
+    control   see QueueControl
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        outcomes: Outcomes,
+        sweep: Sweep,
+        control: QueueControl,
+        conservation: Conservation,
+        *,
+        sweep_seconds: float,
+    ) -> None:
         self._queue = queue
         self._store = store
         self._outcomes = outcomes
-        self._sweep_seconds = sweep_seconds
-        self._next_sweep = time.monotonic() + sweep_seconds
+        self._sweep = sweep
+        self._control = control
+        self._conservation = conservation
+        self._sweeps = _Due(sweep_seconds)
+        self._counts = _Due(COUNT_SECONDS)
+        # What the last sweep of this scheduler found, None before the first.
+        self.findings: Findings | None = None
 
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[Recovery]:
-        """Runs the loops."""
+    async def lead(self, held: Held) -> None:
+        """Runs the loops for ever."""
         async with asyncio.TaskGroup() as group:
-            loops = [
-                group.create_task(_every(EPOCH_CHECK_SECONDS, self.rebuild_once), name="recovery-epoch"),
-                group.create_task(_every(EPOCH_CHECK_SECONDS, self.sweep_when_due), name="recovery-sweep"),
-                group.create_task(_every(EXPIRY_CHECK_SECONDS, self.expire_once), name="recovery-expiry"),
-            ]
-            try:
-                yield self
-            finally:
-                for loop in loops:
-                    loop.cancel()
+            for name, seconds, once in (
+                ("epoch", EPOCH_CHECK_SECONDS, partial(self.complete_once, held)),
+                ("time", EXPIRY_CHECK_SECONDS, self.keep_time_once),
+                ("control", CONTROL_CHECK_SECONDS, self._control.align),
+                ("counts", EXPIRY_CHECK_SECONDS, self.count_when_due),
+            ):
+                group.create_task(_every(seconds, once), name=f"recovery-{name}")
 
-    async def rebuild_once(self) -> int:
-        """Rebuilds all queues when the epoch is gone; returns the tasks put back."""
-        if await self._queue.has_epoch() or not await self._queue.acquire("rebuild", seconds=LOCK_SECONDS):
-            return 0
-        try:
-            started = time.monotonic()
-            fence = int(time.time() * 1_000_000)
-            if not await self._queue.begin_rebuild(fence):
-                return 0
-            restored = await self._restore("rebuild", only_missing=False)
-            if not await self._queue.finish_rebuild(fence):
-                return restored
-            log.info(
-                "queues rebuilt",
-                extra={"tasks": restored, "seconds": round(time.monotonic() - started, 3)},
-            )
-            return restored
-        finally:
-            await self._queue.release("rebuild")
+    async def complete_once(self, held: Held) -> None:
+        """Rebuilds when the epoch is gone, again until it is complete; sweeps when it is time."""
+        if await self._queue.has_epoch():
+            await self.sweep_when_due()
+            return
+        # Whatever lost the epoch has most likely taken the lock as well: then this is not ours to do.
+        while await held.confirm() and await self.rebuild_once(held.fence) is None:
+            log.warning("rebuild begins again")
 
-    async def sweep_when_due(self) -> int:
-        """Sweeps when it is time; returns the tasks put back."""
-        if time.monotonic() < self._next_sweep:
-            return 0
+    async def rebuild_once(self, fence: int) -> int | None:
+        """Rebuilds all queues; returns the tasks put back.
+
+        None: the data was lost again meanwhile, or a rebuild of a higher fence began.
+        """
         started = time.monotonic()
-        try:
-            return await self.sweep_once()
-        finally:
-            took = time.monotonic() - started
-            self._next_sweep = time.monotonic() + max(self._sweep_seconds, SWEEP_DUTY * took)
-
-    async def sweep_once(self) -> int:
-        """Enqueues open tasks that no queue knows: those whose enqueue was lost."""
-        if not await self._queue.acquire("sweep", seconds=LOCK_SECONDS):
-            return 0
-        try:
-            restored = await self._restore("sweep", only_missing=True)
-        finally:
-            await self._queue.release("sweep")
-        if restored:
-            log.info("lost tasks queued", extra={"tasks": restored})
+        if not await self._queue.begin_rebuild(fence):
+            return None
+        await self._control.align()  # before there is anything to lease
+        restored = await each_shard(range(await self._store.shard_count()), self._restore)
+        if not await self._queue.finish_rebuild(fence):
+            return None
+        log.info("queues rebuilt", extra={"tasks": restored, "seconds": round(time.monotonic() - started, 3)})
         return restored
+
+    async def _restore(self, shard: int) -> int:
+        restored = 0
+        async with aclosing(open_pages(self._store, shard)) as pages:
+            async for tasks in pages:
+                restored += sum(await self._queue.enqueue(tasks))
+        return restored
+
+    async def sweep_when_due(self) -> Findings | None:
+        """Sweeps when it is time; returns the findings."""
+        if not self._sweeps.due:
+            return None
+        with self._sweeps:
+            try:
+                self.findings = await self._sweep.run()
+            except EpochLost:
+                return None
+        return self.findings
+
+    async def keep_time_once(self) -> None:
+        """Ends what is past its deadline, then takes back what is out of its lease: a task may be both."""
+        await self.end_overdue_once()
+        await self.expire_once()
 
     async def expire_once(self) -> int:
         """Takes back leases that ran out of time; returns how many."""
         total = 0
         for queue in await self._queue.queues():
-            expired = await self._queue.expired(queue, EXPIRY_BATCH)
+            expired = await self._queue.expired(queue, BATCH)
             if expired:
                 log.info("leases expired", extra={"queue": queue, "count": len(expired)})
                 await self._outcomes.expire(queue, expired)
             total += len(expired)
         return total
 
-    async def _restore(self, lock: str, *, only_missing: bool) -> int:
-        restored, size = 0, PAGE
-        for shard in range(await self._store.shard_count()):
-            after: tuple[str, str] | None = None
-            while True:
-                try:
-                    page = await self._store.open_tasks(shard, after, size)
-                except StoreUnavailable:
-                    if size == SMALLEST_PAGE:
-                        raise
-                    size = max(SMALLEST_PAGE, size // 4)
-                    continue
-                tasks = page.tasks
-                if only_missing and tasks:
-                    missing = await self._queue.missing([(task.queue, task.task) for task in tasks])
-                    tasks = [task for task in tasks if task.task in missing]
-                if tasks:
-                    restored += sum(await self._queue.enqueue(tasks))
-                if page.cursor is None:
-                    break
-                after = page.cursor
-                await self._queue.acquire(lock, seconds=LOCK_SECONDS)
-        return restored
+    async def end_overdue_once(self) -> int:
+        """Gives up tasks whose deadline has passed; returns how many were found.
+
+        When storage is away they stay under the lease they were found by, and are found again.
+        """
+        total = 0
+        for queue in await self._queue.queues():
+            overdue = await self._queue.overdue(queue, BATCH)
+            if overdue:
+                log.info("deadlines passed", extra={"queue": queue, "count": len(overdue)})
+                await self._outcomes.end_overdue(queue, overdue)
+            total += len(overdue)
+        return total
+
+    async def count_when_due(self) -> None:
+        """Takes a snapshot of all tasks when it is time."""
+        if self._counts.due:
+            with self._counts:
+                await self._conservation.take()
+
+
+class _Due:
+    """When something is to be done again: after ``seconds``, or DUTY times what it took if that is longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = time.monotonic() + seconds
+        self._began = 0.0
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        now = time.monotonic()
+        self._next = now + max(self._seconds, DUTY * (now - self._began))
 
 
 async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> None:
@@ -133,6 +177,6 @@ async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> N
     while True:
         try:
             await run_once()
-        except (QueueUnavailable, StoreUnavailable) as error:
+        except (QueueUnavailable, StoreUnavailable, LocksUnavailable) as error:
             log.debug("recovery waits", extra={"cause": str(error)})
         await asyncio.sleep(seconds)

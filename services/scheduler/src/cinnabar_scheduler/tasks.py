@@ -11,6 +11,12 @@ from cinnabar_common.names import split_task_id
 LeaseToken = NewType("LeaseToken", str)
 QueueName = NewType("QueueName", str)
 
+
+def fence_of(token: LeaseToken) -> int:
+    """Number of the lease that a token is of."""
+    return int(token.partition("-")[0])
+
+
 # Queues that exist from the first start on, one for each kind of item.
 KNOWN_QUEUES = tuple(QueueName(name) for name in ("choice", "numeric", "text", "free-text"))
 
@@ -62,7 +68,7 @@ class Lease:
     @property
     def fence(self) -> int:
         """Number of the lease; rises with every lease of the queue."""
-        return int(self.token.partition("-")[0])
+        return fence_of(self.token)
 
     @property
     def submission(self) -> str:

@@ -6,6 +6,7 @@ nodes, the others are found through them.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, cast
@@ -18,6 +19,7 @@ from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 CLUSTER_SCHEME = "redis+cluster://"
 # Each attempt asks the cluster anew who serves the slot.
@@ -42,11 +44,31 @@ class _Connection(Connection):
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
     ) -> None:
-        """As RedisConnectionError whatever the event loop says of a transport that was closed meanwhile."""
+        """As the client's own, but for two errors of it.
+
+        It waits with ``asyncio.wait_for``, which in Python 3.11 loses a cancellation
+        that comes in the moment in which the wait ends (and costs a task for each
+        command). And of a transport that was closed meanwhile, uvloop says
+        RuntimeError where asyncio has an OSError.
+        """
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()
+        if isinstance(command, (str, bytes)):
+            command = [command.encode() if isinstance(command, str) else command]
         try:
-            await super().send_packed_command(command, check_health)
-        except RuntimeError as error:  # uvloop's, where asyncio has an OSError
-            raise RedisConnectionError(str(error)) from error
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command(command)
+        except TimeoutError:
+            await self.disconnect(nowait=True)
+            raise RedisTimeoutError("Timeout writing to socket") from None
+        except (OSError, RuntimeError) as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError(f"Error while writing to socket: {error}") from error
+        except BaseException:
+            await self.disconnect(nowait=True)  # half a command may be on its way
+            raise
 
 
 class _AnyNodeConnection(_Connection):

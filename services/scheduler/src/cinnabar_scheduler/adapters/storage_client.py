@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import AnswerSet
@@ -14,7 +15,16 @@ from cinnabar_common.errors import from_rpc_error
 from cinnabar_common.names import split_task_id, task_id
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.ports import OpenTasks, StoreUnavailable
-from cinnabar_scheduler.tasks import Committed, FencedOutcome, Grade, Position, QueueName, Task, TaskCounts
+from cinnabar_scheduler.tasks import (
+    Committed,
+    FencedOutcome,
+    Grade,
+    Position,
+    QueueName,
+    QueueState,
+    Task,
+    TaskCounts,
+)
 
 _RESULTS = {
     pb.CommitOutcomesResponse.COMMITTED: Committed.COMMITTED,
@@ -118,6 +128,27 @@ class StorageClient:
             graded=counts.graded,
         )
 
+    async def set_control(self, queue: QueueName, state: QueueState, actor: str) -> None:
+        control = pb.QueueControl(queue=queue, state=convert.queue_state(state), actor=actor)
+        try:
+            await self._writer.SetQueueControl(
+                pb.SetQueueControlRequest(control=control), timeout=self._timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+
+    async def controls(self) -> dict[QueueName, QueueState]:
+        try:
+            response = await self._reader.ListQueueControls(
+                pb.ListQueueControlsRequest(), timeout=self._timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        return {
+            QueueName(one.queue): convert.wanted_state(one.state) or QueueState.RUNNING
+            for one in response.controls
+        }
+
 
 def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
     submission, item = split_task_id(outcome.task)
@@ -141,20 +172,33 @@ def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
 
 
 def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
-    return [_task(task) for task in page.tasks]
+    """Open tasks as they are queued: ready since their submission was created, so they keep their places."""
+    tasks: list[Task] = []
+    for one in page.tasks:
+        item, answer = one.item_id, b""
+        for given in AnswerSet.FromString(one.answers).answers:
+            if given.item == item:
+                answer = given.SerializeToString()
+                break
+        ready_ms = _ms(one.create_time)
+        if one.HasField("grade_after"):
+            ready_ms = max(ready_ms, _ms(one.grade_after))
+        tasks.append(
+            Task(
+                task=task_id(one.submission_id, item),
+                tenant=one.tenant,
+                queue=QueueName(one.queue),
+                generation=one.generation,
+                head_start=convert.head_start(one.priority),
+                ready_ms=ready_ms,
+                item_key=f"{one.revision_id}/{item}",
+                answer=answer,
+                grade_by_ms=_ms(one.grade_by) if one.HasField("grade_by") else None,
+            )
+        )
+    return tasks
 
 
-def _task(task: pb.OpenTask) -> Task:
-    """An open task as it is queued: ready since its submission was created, so it keeps its place."""
-    answers = AnswerSet.FromString(task.answers).answers
-    answer = next((one.SerializeToString() for one in answers if one.item == task.item_id), b"")
-    return Task(
-        task=task_id(task.submission_id, task.item_id),
-        tenant=task.tenant,
-        queue=QueueName(task.queue),
-        generation=task.generation,
-        head_start=convert.head_start(task.priority),
-        ready_ms=task.create_time.ToMilliseconds(),
-        item_key=f"{task.revision_id}/{task.item_id}",
-        answer=answer,
-    )
+def _ms(time: Timestamp) -> int:
+    """Unix ms; a rebuild converts too many of them for Timestamp's own method."""
+    return time.seconds * 1000 + time.nanos // 1_000_000
