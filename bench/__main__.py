@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import dispatch, faults, peers, results, throughput
+from bench import delivery, dispatch, faults, peers, results, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -26,6 +26,8 @@ NAMES = (
     "submit_to_watch_p50_ms",
     "submit_to_watch_p99_ms",
     "redelivery_after_kill_ms",
+    "redelivery_after_silence_s",
+    "enqueue_to_delivery_p50_ms",
     "rebuild_after_flush_s",
     *dispatch.NAMES,
 )
@@ -36,6 +38,8 @@ GRADED = 20_000
 SUBMITS = 4_000
 WATCHED = 200
 KILLS = 5
+SILENCES = 2
+DELIVERIES = 300
 FLUSHED = 100_000
 PEER_TASKS = 4_000
 QUEUE_PEERS = ("celery", "taskiq", "dramatiq", "arq")
@@ -125,6 +129,10 @@ async def _without_graders(folder: Path, wanted: set[str], samples: Samples, sca
     async with running(StackConfig(data_dir=folder, objects=False, graders=0, policy=POLICY)) as stack:
         if "redelivery_after_kill_ms" in wanted:
             samples.add("redelivery", *await faults.redelivery_after_kill(stack, KILLS))
+        if "enqueue_to_delivery_p50_ms" in wanted:
+            samples.add("delivery", *await delivery.enqueue_to_delivery(stack, int(DELIVERIES * scale)))
+        if "redelivery_after_silence_s" in wanted:
+            samples.add("silence", *await faults.redelivery_after_silence(stack, SILENCES))
         if "rebuild_after_flush_s" in wanted:
             samples.add("rebuild", await faults.rebuild_after_flush(stack, int(FLUSHED * scale)))
 
@@ -164,6 +172,8 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("submit_to_watch_p50_ms", "watch", 50, "ms", 10.0),
         ("submit_to_watch_p99_ms", "watch", 99, "ms", 40.0),
         ("redelivery_after_kill_ms", "redelivery", 50, "ms", 1000.0),
+        ("redelivery_after_silence_s", "silence", 100, "s", 20.0),
+        ("enqueue_to_delivery_p50_ms", "delivery", 50, "ms", 3.0),
         ("rebuild_after_flush_s", "rebuild", 50, "s", 10.0),
         ("dispatch_cost_ratio_1k_to_1m", "dispatch_cost_ratio_1k_to_1m", 50, "x", 1.3),
         ("redis_bytes_per_waiting_task", "redis_bytes_per_waiting_task", 50, "bytes", 1024.0),

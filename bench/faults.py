@@ -38,18 +38,22 @@ async def ready_worker(address: str, queue: str, name: str) -> Work:
     return call
 
 
-async def next_lease(call: Work) -> str:
-    """Token of the next lease on a stream."""
+async def next_lease(call: Work) -> pb.LeasedTask:
+    """The next lease on a stream; says meanwhile that it lives."""
     while (answer := await call.read()) is not grpc.aio.EOF:
         message = cast("pb.WorkResponse", answer)
         if message.leases.tasks:
-            return message.leases.tasks[0].lease_token
+            return message.leases.tasks[0]
+        if message.HasField("pulse"):
+            await call.write(pb.WorkRequest(heartbeat=pb.Heartbeat()))
     raise RuntimeError("the scheduler ended the stream")
 
 
-async def hold_one(address: str, queue: str, name: str) -> str:
-    """Takes one lease and keeps the stream open."""
-    return await next_lease(await ready_worker(address, queue, name))
+async def hold(call: Work, token: str) -> None:
+    """Keeps a lease alive until the stream ends."""
+    while (answer := await call.read()) is not grpc.aio.EOF:
+        if cast("pb.WorkResponse", answer).HasField("pulse"):
+            await call.write(pb.WorkRequest(heartbeat=pb.Heartbeat(lease_tokens=[token])))
 
 
 async def redelivery_after_kill(stack: Stack, rounds: int) -> list[float]:
@@ -71,15 +75,45 @@ async def redelivery_after_kill(stack: Stack, rounds: int) -> list[float]:
                 heir = await ready_worker(scheduler, QUEUE, f"bench-heir-{number}")
                 started = time.perf_counter()
                 victim.send_signal(signal.SIGKILL)
-                token = await next_lease(heir)
+                lease = await next_lease(heir)
             latencies.append((time.perf_counter() - started) * 1000)
             await victim.wait()
-            await _grade(heir, token)
+            await grade(heir, lease.lease_token)
             heir.cancel()
     return latencies
 
 
-async def _grade(call: Work, token: str) -> None:
+async def redelivery_after_silence(stack: Stack, rounds: int) -> list[float]:
+    """Seconds from SIGSTOP of a worker that holds a lease to the grade of its task by another one."""
+    scheduler = stack.addresses.schedulers[0]
+    latencies: list[float] = []
+    async with channel(stack.addresses.envoy) as through:
+        parent = await create_assignment(through, "silent")
+        for number in range(rounds):
+            await SubmissionServiceStub(through).CreateSubmission(
+                submission(parent, number), metadata=METADATA, timeout=10
+            )
+            victim = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bench.worker", scheduler, QUEUE, stdout=asyncio.subprocess.PIPE
+            )
+            assert victim.stdout is not None
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await victim.stdout.readline()
+                    heir = await ready_worker(scheduler, QUEUE, f"bench-heir-{number}")
+                    started = time.perf_counter()
+                    victim.send_signal(signal.SIGSTOP)
+                    lease = await next_lease(heir)
+                    await grade(heir, lease.lease_token)
+                latencies.append(time.perf_counter() - started)
+                heir.cancel()
+            finally:
+                victim.kill()
+                await victim.wait()
+    return latencies
+
+
+async def grade(call: Work, token: str) -> None:
     """Reports a grade and waits for its receipt, so that the queue is empty again."""
     part = CriterionScore(
         criterion="answer", score=1, max_score=1, provenance=Provenance(grader="bench", version="1")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from bench.faults import hold_one
+from bench.faults import hold, next_lease, ready_worker
 
 
 async def main(address: str, queue: str) -> None:
-    token = await hold_one(address, queue, "bench-victim")
-    print(token, flush=True)
-    await asyncio.Event().wait()
+    call = await ready_worker(address, queue, "bench-victim")
+    lease = await next_lease(call)
+    print(lease.lease_token, flush=True)
+    await hold(call, lease.lease_token)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ NAMES = [
     "rest_submits_per_second",
     "submit_to_watch_p50_ms",
     "redelivery_after_kill_ms",
+    "enqueue_to_delivery_p50_ms",
     "rebuild_after_flush_s",
 ]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
