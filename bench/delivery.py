@@ -13,7 +13,7 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
-from cinnabar_common.names import new_id
+from cinnabar_common.names import Bucket, new_id
 from cinnabar_local.stack import Stack
 
 TIMEOUT_SECONDS = 10.0
@@ -38,7 +38,7 @@ async def enqueue_to_delivery(stack: Stack, count: int) -> list[float]:
             await _idle(through)
             # Not in Postgres: its grade changes nothing, and the queue forgets it.
             task = queue_pb.QueuedTask(
-                task=f"{new_id(0)}/{model.task.partition('/')[2]}",
+                task=f"{new_id(Bucket(0))}/{model.task.partition('/')[2]}",
                 tenant="bench",
                 queue=QUEUE,
                 generation=1,
