@@ -25,6 +25,7 @@ from cinnabar_scheduler.adapters.policy_file import PolicyFile
 from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
 from cinnabar_scheduler.adapters.redis_board import RedisBoard
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
+from cinnabar_scheduler.adapters.redis_clock import RedisClock
 from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
@@ -67,9 +68,10 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         stack.push_async_callback(prompt.aclose)
         storage = await stack.enter_async_context(channel(config.storage_target))
 
+        redis_clock = RedisClock(redis, SystemClock())
         queue = RedisQueue(
             redis,
-            clock=SystemClock(),
+            clock=redis_clock,
             lease_seconds=config.lease_seconds,
             policies=policy,
         )
@@ -122,6 +124,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         for task in (
             side_tasks.create_task(bus.listen(), name="bus"),
             side_tasks.create_task(policy.watch(), name="policy"),
+            side_tasks.create_task(redis_clock.run(), name="redis-clock"),
             side_tasks.create_task(queue.follow_policies(), name="queue-policies"),
             side_tasks.create_task(refusals.run(outcomes), name="refusals"),
         ):
