@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cinnabar_local import sql
 from cinnabar_local.stack import Stack
 from tests.support.chaos_faults import Faults
 from tests.support.chaos_ledger import Ledger
+from tests.support.chaos_metrics import Counters, scraping
 from tests.support.chaos_oracle import DEAD, OPEN, Account, account, longest_stall, longest_wait, open_since
 from tests.support.chaos_quiet import nothing_queued
 from tests.support.chaos_schedule import Fault, Kind, Step
@@ -41,6 +42,7 @@ class Report:
     seed: int
     ledger: Ledger
     watch: Watch
+    counters: Counters
     recovered: list[Recovered] = field(default_factory=list[Recovered])
     caught: dict[Kind, int] = field(default_factory=dict[Kind, int])
     seconds: float = 0.0
@@ -66,6 +68,7 @@ class Report:
             f"submissions accepted {len(found.submissions)} ({sent})",
             f"grades {len(found.grades)}, cancelled tasks {cancelled}",
             f"dead letters {len(found.in_state(DEAD))}, open {len(found.in_state(OPEN))}",
+            self._deliveries(),
             f"idempotent repeats answered {ledger.repeats}",
             f"longest stall {longest_stall(found):.1f} s, from accept to grade {longest_wait(found):.1f} s",
             f"statuses seen by clients: {statuses}",
@@ -79,6 +82,16 @@ class Report:
             if level in ("warning", "error", "critical")
         ]
         return lines
+
+    def _deliveries(self) -> str:
+        total = self.counters.total
+        refused = sum(total(f"cinnabar_outcomes_total/{fate}") for fate in ("already_graded", "superseded"))
+        return (
+            f"duplicates refused by the fence {refused}, stale leases told "
+            f"{total('cinnabar_outcomes_total/stale_lease')}, deliveries "
+            f"{total('cinnabar_tasks_leased_total')}, leases expired "
+            f"{total('cinnabar_leases_expired_total')}, lost {total('cinnabar_leases_lost_total')}"
+        )
 
     def _memory(self) -> str:
         watch = self.watch
@@ -102,13 +115,23 @@ class Report:
 
 
 async def campaign(
-    stack: Stack, faults: Faults, steps: Sequence[Step], *, seed: int, load: Load, marker: str
+    stack: Stack,
+    faults: Faults,
+    steps: Sequence[Step],
+    *,
+    seed: int,
+    load: Load,
+    marker: str,
+    metrics: Mapping[str, str],
 ) -> Report:
-    """Runs it. Raises AssertionError when the suite does not come back at all."""
+    """Runs it. Raises AssertionError when the suite does not come back at all.
+
+    ``marker`` is in answers and may be in no log; ``metrics`` are addresses of the schedulers' metrics.
+    """
     began = time.monotonic()
-    async with watching(stack, faults.down) as watch:
+    async with watching(stack, faults.down) as watch, scraping(stack, metrics) as counters:
         async with flowing(stack, seed=seed, load=load) as ledger:
-            report = Report(seed, ledger, watch, caught=faults.caught)
+            report = Report(seed, ledger, watch, counters, caught=faults.caught)
             async with probing(stack, ledger, seed=seed) as probe:
                 await probe.graded()
                 for step in steps:

@@ -34,6 +34,7 @@ class Ledger:
 
     ``accepted``     the name that was given for each request that was answered with OK
     ``scores``       what each of them must earn when it is graded
+    ``deadlines``    those that are given up when they have no grade by a time of their own
     ``cancelled``    submissions whose cancellation was answered with OK
     ``seen_final``   submissions that a watcher saw in a final state, with its score
     ``forbidden``    answers that no valid request may get, in words
@@ -41,6 +42,7 @@ class Ledger:
 
     accepted: dict[Request, str] = field(default_factory=dict[Request, str])
     scores: dict[str, float] = field(default_factory=dict[str, float])
+    deadlines: set[str] = field(default_factory=set[str])
     cancelled: set[str] = field(default_factory=set[str])
     seen_final: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
     statuses: Counter[str] = field(default_factory=Counter[str])

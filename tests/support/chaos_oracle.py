@@ -12,11 +12,14 @@ from tests.support.chaos_ledger import Ledger, Request
 
 OPEN, DEAD, CANCELLED = 1, 2, 3  # tasks.state
 _PROBLEMS_SHOWN = 20
+_AUDITED = ("grade", "cancel", "dead-letter")
+# Seconds by which the clocks of two servers on one machine may differ.
+_CLOCKS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRow:
-    """A submission; ``at`` is its time in seconds since the epoch."""
+    """A submission; ``at`` is when it may be graded, from its acceptance on, in seconds since the epoch."""
 
     name: str
     request: Request
@@ -62,7 +65,8 @@ class Account:
 
 _SUBMISSIONS = """
 SELECT 'courses/' || course || '/assignments/' || assignment || '/submissions/' || submission_id,
-       tenant, author, coalesce(request_id, ''), extract(epoch FROM create_time)::float8
+       tenant, author, coalesce(request_id, ''),
+       extract(epoch FROM greatest(create_time, grade_after))::float8
 FROM submissions
 """
 _TASKS = """
@@ -108,8 +112,9 @@ async def account(shards: Iterable[ShardAddress]) -> Account:
 def problems(ledger: Ledger, found: Account, *, items: Sequence[str]) -> list[str]:
     """Everything in which the rows differ from what clients were told; empty when all is right.
 
-    Each accepted submission is there once, and each of its ``items`` has one grade of generation 1 or is
-    cancelled or a dead letter, with the audit row of what was done to it.
+    Each accepted submission is there once, and each of its ``items`` has one grade of generation 1, not
+    before its time, or is cancelled or, past a deadline of its own, a dead letter, with the audit row of
+    what was done to it.
     """
     result: list[str] = []
 
@@ -134,6 +139,8 @@ def problems(ledger: Ledger, found: Account, *, items: Sequence[str]) -> list[st
     check("graded and still a task", graded.keys() & ended.keys())
     check("neither graded nor a task", everything - graded.keys() - ended.keys())
     check("of no submission", (graded.keys() | ended.keys()) - everything)
+    starts = {row.name.rpartition("/")[2]: row.at for row in found.submissions}
+    check("graded before its time", (r for r in found.grades if r.at < starts.get(r.name, 0.0) - _CLOCKS))
     check("still open", ((row.name, row.item) for row in found.in_state(OPEN)))
 
     scores: Counter[str] = Counter()
@@ -152,16 +159,24 @@ def problems(ledger: Ledger, found: Account, *, items: Sequence[str]) -> list[st
     promised = {name.rpartition("/")[2] for name in ledger.cancelled}
     check("cancelled and nobody asked", cancelled - promised)
     check("cancellation acknowledged and not done", promised - cancelled)
+    given_up = {row.name for row in found.in_state(DEAD)}
+    deadlines = {name.rpartition("/")[2] for name in ledger.deadlines}
+    check("given up", (row for row in found.in_state(DEAD) if row.name not in deadlines))
     for name, (state, score) in ledger.seen_final.items():
         key = name.rpartition("/")[2]
-        right = {"GRADED": key not in unfinished, "CANCELLED": key in cancelled}.get(state, False)
+        right = {
+            "GRADED": key not in unfinished,
+            "CANCELLED": key in cancelled,
+            "FAILED": key in given_up,
+        }.get(state, False)
         check(
             "watched to another end", [] if right and score == scores[key] else [f"{name}: {state} {score}"]
         )
 
     done = Counter(("grade", row.name, row.item, row.generation) for row in found.grades)
     done.update(("cancel", row.name, row.item, 1) for row in found.in_state(CANCELLED))
-    audited = Counter({key: n for key, n in found.audit.items() if key[0] in ("grade", "cancel")})
+    done.update(("dead-letter", row.name, row.item, 1) for row in found.in_state(DEAD))
+    audited = Counter({key: n for key, n in found.audit.items() if key[0] in _AUDITED})
     check("done and not audited", (done - audited).elements())
     check("audited and not done", (audited - done).elements())
     return result

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
@@ -58,12 +59,26 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Not to be graded before ``after``; given up at ``by``."""
+
+    after: dt.datetime | None = None
+    by: dt.datetime | None = None
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Reasons for which one that was never accepted is rightly refused: its time has passed."""
+        return ("INVALID_REQUEST",) if self.after or self.by else ()
+
+
+@dataclass(frozen=True, slots=True)
 class Homework:
     """A submission before it is sent, and what it must earn."""
 
     request: Request
     message: CreateSubmissionRequest
     score: float
+    times: Times = Times()
 
 
 @asynccontextmanager
@@ -175,6 +190,12 @@ class _Person:
         message = submission_request(PARENT, answers, author=request.author, request_id=request.request_id)
         return Homework(request, message, score)
 
+    def timed(self) -> Homework:
+        """The next, not to be graded yet, or to be given up soon."""
+        moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.random.uniform(1.0, 4.0))
+        times = Times(after=moment) if self.chance(0.5) else Times(by=moment)
+        return replace(self.homework(), times=times)
+
     def classwork(self, size: int) -> list[Homework]:
         """Homework of many authors, so of many shards."""
         return [self.homework(author=f"author-{self.random.randrange(400)}") for _ in range(size)]
@@ -218,7 +239,7 @@ class _Student:
         person = self._person
         async with asyncio.TaskGroup() as watchers:
             while not stop.is_set():
-                homework = person.homework()
+                homework = person.timed() if person.chance(0.06) else person.homework()
                 if person.chance(0.05):
                     name, _ = await asyncio.gather(
                         self.submit(self._client, homework), self.submit(self._other, homework)
@@ -245,10 +266,15 @@ class _Student:
                 message.submission.answers,
                 author=message.submission.author,
                 request_id=message.request_id,
+                grade_after=homework.times.after,
+                grade_by=homework.times.by,
             ),
+            allowed=homework.times.refusals,
         )
         if accepted is None:
             return None
+        if homework.times.by is not None:
+            self._person.ledger.deadlines.add(accepted.name)
         self._person.ledger.accept("gRPC submit", homework.request, accepted.name, homework.score)
         return accepted.name
 

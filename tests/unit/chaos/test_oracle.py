@@ -85,6 +85,11 @@ def wrongs() -> dict[str, tuple[str, Account]]:
         ),
         "neither": ("neither graded nor a task", replace(found, grades=grades)),
         "of nobody": ("of no submission", replace(found, grades=[grade, *grades, replace(grade, name="s9")])),
+        "early": (
+            "graded before its time",
+            replace(found, grades=[replace(grade, at=first.at - 1), *grades]),
+        ),
+        "given up": ("given up", replace(found, tasks=[task, TaskRow("s0", "one", DEAD, "", 6, 0.0)])),
         "open": ("still open", replace(found, tasks=[task, TaskRow("s0", "one", OPEN, "", 0, 0.0)])),
         "score": (
             "graded with another score",
@@ -112,6 +117,19 @@ def test_what_is_wrong_is_seen(case: str) -> None:
     ledger, _ = world()
     name, found = wrongs()[case]
     assert name in [problem.partition(" (")[0] for problem in problems(ledger, found, items=ITEMS)]
+
+
+def test_only_what_has_a_deadline_may_be_given_up() -> None:
+    ledger, found = world()
+    *grades, last = found.grades
+    given_up = TaskRow(last.name, last.item, DEAD, "the deadline has passed", 0, 203.0)
+    audit = found.audit - Counter({("grade", last.name, last.item, 1): 1})
+    audit["dead-letter", last.name, last.item, 1] = 1
+    late = replace(found, tasks=[*found.tasks, given_up], grades=grades, audit=audit)
+    del ledger.seen_final[f"{PARENT}/s2"]
+    assert [problem.partition(" (")[0] for problem in problems(ledger, late, items=ITEMS)] == ["given up"]
+    ledger.deadlines.add(f"{PARENT}/s2")
+    assert problems(ledger, late, items=ITEMS) == []
 
 
 def test_one_request_may_not_get_two_names() -> None:
