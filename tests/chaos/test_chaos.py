@@ -101,6 +101,7 @@ async def test_every_accepted_submission_is_graded_exactly_once(
     assert report.ledger.forbidden == []
     assert report.watch.deaths == []
     assert problems(report.ledger, report.found, items=[item.item for item in ITEMS]) == []
+    assert report.leftovers == []
     assert report.logs.bad == []
     assert report.longest_recovery <= RECOVERY_SECONDS
     outage = max(step.hold for step in STEPS)

@@ -14,7 +14,7 @@ from tests.support.chaos_faults import Faults
 from tests.support.chaos_ledger import Ledger
 from tests.support.chaos_metrics import Counters, scraping
 from tests.support.chaos_oracle import DEAD, OPEN, Account, account, longest_stall, longest_wait, open_since
-from tests.support.chaos_quiet import nothing_queued
+from tests.support.chaos_quiet import leftovers, nothing_queued
 from tests.support.chaos_schedule import Fault, Kind, Step
 from tests.support.chaos_traffic import Load, Probe, flowing, probing
 from tests.support.chaos_watch import MEBIBYTE, Logs, Watch, read_logs, watching
@@ -48,6 +48,7 @@ class Report:
     seconds: float = 0.0
     settled: float = 0.0
     found: Account = field(default_factory=lambda: Account((), (), (), Counter()))
+    leftovers: list[str] = field(default_factory=list[str])
     logs: Logs = field(default_factory=Logs)
 
     @property
@@ -149,6 +150,7 @@ async def campaign(
         report.settled = time.monotonic() - last
     report.seconds = time.monotonic() - began
     report.found = await account(stack.addresses.shards)
+    report.leftovers = await leftovers(stack, report.found)
     services = [name for name in stack.names if name.partition("-")[0] in _SERVICES and "migrate" not in name]
     report.logs = read_logs(stack.folder.logs, services, marker=marker)
     return report
