@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from cinnabar_local.ports import HOST, Ports
 from cinnabar_local.stack import Stack, StackConfig, running
 from tests.support import skewed_clock
 from tests.support.chaos_campaign import campaign
-from tests.support.chaos_faults import REBUILD_LINKS, SCHEDULERS, Faults
+from tests.support.chaos_faults import REBUILD_LINKS, Faults
 from tests.support.chaos_oracle import longest_stall, problems
 from tests.support.chaos_schedule import LINKS, LONG, SHORT, SKEWED_GRADER, schedule
 from tests.support.chaos_traffic import ITEMS, MARKER, Load
@@ -56,17 +55,8 @@ def clock(server_folder: Path) -> Path:
     return server_folder / "clock-offset"
 
 
-@pytest.fixture(scope="module")
-def metrics() -> dict[str, str]:
-    """Where the schedulers tell their metrics."""
-    ports = Ports()
-    return {name: f"{HOST}:{ports.of(name)}" for name in SCHEDULERS}
-
-
 @pytest_asyncio.fixture(scope="module")
-async def stack(
-    server_folder: Path, links: Proxies, clock: Path, metrics: dict[str, str]
-) -> AsyncGenerator[Stack]:
+async def stack(server_folder: Path, links: Proxies, clock: Path) -> AsyncGenerator[Stack]:
     """Two of every service but storage, and nobody who starts again what dies."""
     config = StackConfig(
         data_dir=server_folder / "chaos",
@@ -78,7 +68,6 @@ async def stack(
         env={
             "scheduler": QUICK,
             "grader": {"GRADER_QUEUES": "choice,text"},
-            **{name: {"SCHEDULER_METRICS_LISTEN": address} for name, address in metrics.items()},
         },
     )
     async with running(config) as started:
@@ -86,7 +75,7 @@ async def stack(
 
 
 async def test_every_accepted_submission_is_graded_exactly_once(
-    stack: Stack, links: Proxies, clock: Path, metrics: dict[str, str]
+    stack: Stack, links: Proxies, clock: Path
 ) -> None:
     report = await campaign(
         stack,
@@ -95,7 +84,6 @@ async def test_every_accepted_submission_is_graded_exactly_once(
         seed=SEED,
         load=LOAD,
         marker=MARKER,
-        metrics=metrics,
     )
     print(*report.lines(), sep="\n")
     assert report.ledger.forbidden == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cinnabar_local import sql
@@ -123,14 +123,13 @@ async def campaign(
     seed: int,
     load: Load,
     marker: str,
-    metrics: Mapping[str, str],
 ) -> Report:
     """Runs it. Raises AssertionError when the suite does not come back at all.
 
-    ``marker`` is in answers and may be in no log; ``metrics`` are addresses of the schedulers' metrics.
+    ``marker`` is in answers and may be in no log.
     """
     began = time.monotonic()
-    async with watching(stack, faults.down) as watch, scraping(stack, metrics) as counters:
+    async with watching(stack, faults.down) as watch, scraping(stack) as counters:
         async with flowing(stack, seed=seed, load=load) as ledger:
             report = Report(seed, ledger, watch, counters, caught=faults.caught)
             async with probing(stack, ledger, seed=seed) as probe:

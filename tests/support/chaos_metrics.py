@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
@@ -38,12 +38,13 @@ class Counters:
 
 
 @asynccontextmanager
-async def scraping(stack: Stack, addresses: Mapping[str, str]) -> AsyncGenerator[Counters]:
-    """Scrapes ``addresses`` (``host:port`` by process) for the length of the block, and once at its end."""
+async def scraping(stack: Stack) -> AsyncGenerator[Counters]:
+    """Scrapes all schedulers for the length of the block, and once at its end."""
     counters = Counters()
 
     async def scrape() -> None:
-        for name, address in addresses.items():
+        for number, address in enumerate(stack.addresses.metrics):
+            name = f"scheduler-{number}"
             pid = stack.process(name).pid
             if pid is None:
                 continue
