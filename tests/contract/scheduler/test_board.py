@@ -13,15 +13,18 @@ from cinnabar_scheduler.tasks import Findings
 from tests.support.scheduler_adapters import leaked_keys
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def board(request: pytest.FixtureRequest, valkey_url: str) -> AsyncGenerator[SweepBoard]:
+@pytest_asyncio.fixture(params=["memory", "redis", "cluster"])
+async def board(
+    request: pytest.FixtureRequest, valkey_url: str, valkey_cluster_url: str
+) -> AsyncGenerator[SweepBoard]:
     """A board of each kind."""
     if request.param == "memory":
         yield MemoryBoard()
         return
-    redis = connect(valkey_url, timeout_seconds=5)
+    url = valkey_url if request.param == "redis" else valkey_cluster_url
+    redis = connect(url, timeout_seconds=5)
     yield RedisBoard(redis)
-    assert await leaked_keys(valkey_url) == []
+    assert await leaked_keys(url) == []
     await redis.aclose()
 
 

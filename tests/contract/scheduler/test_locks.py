@@ -13,6 +13,7 @@ from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.ports import LockStore
 from tests.support.scheduler_adapters import leaked_keys
+from tests.support.valkey_cluster import ValkeyCluster
 from tests.support.waiting import until
 
 SHORT = 0.08
@@ -27,8 +28,10 @@ class Kind:
     flush: Callable[[], Awaitable[None]]
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def kind(request: pytest.FixtureRequest, valkey_url: str) -> AsyncGenerator[Kind]:
+@pytest_asyncio.fixture(params=["memory", "redis", "cluster"])
+async def kind(
+    request: pytest.FixtureRequest, valkey_url: str, valkey_cluster_url: str, valkey_cluster: ValkeyCluster
+) -> AsyncGenerator[Kind]:
     """A store of each kind; time is real, because it is the server's."""
     if request.param == "memory":
         memory = MemoryLocks(SystemClock())
@@ -38,13 +41,14 @@ async def kind(request: pytest.FixtureRequest, valkey_url: str) -> AsyncGenerato
 
         yield Kind(memory, lose)
         return
-    redis = connect(valkey_url, timeout_seconds=5)
+    url = valkey_url if request.param == "redis" else valkey_cluster_url
+    redis = connect(url, timeout_seconds=5)
 
     async def flush() -> None:
         await cast("Any", redis).flushdb()
 
-    yield Kind(RedisLocks(redis), flush)
-    assert await leaked_keys(valkey_url) == []
+    yield Kind(RedisLocks(redis), flush if request.param == "redis" else valkey_cluster.flush)
+    assert await leaked_keys(url) == []
     await redis.aclose()
 
 

@@ -1,13 +1,14 @@
 -- Take a lock that nobody holds, or that this token holds already.
 --
--- KEYS  1 cinnabar:{lock:<name>}:holder  STRING token; its TTL is that of the lock
---       2 cinnabar:{lock:<name>}:fence   STRING number of the last acquisition; lives a day longer than the lock
+-- KEYS  1 cinnabar:{lock:<name>}:  prefix of
+--         …holder  STRING token; its TTL is that of the lock
+--         …fence   STRING number of the last acquisition; lives a day longer than the lock
 -- ARGV  1 token  2 ttl_ms
 -- RETURNS  the number of this acquisition, or nil: somebody else holds it
 --
 -- Numbers start from this server's time in microseconds, so they rise across a
 -- loss of its data, whatever the clocks of the schedulers say.
-local holder, fence_key = KEYS[1], KEYS[2]
+local holder, fence_key = KEYS[1] .. 'holder', KEYS[1] .. 'fence'
 if not redis.call('SET', holder, ARGV[1], 'NX', 'PX', ARGV[2]) then
   if redis.call('GET', holder) ~= ARGV[1] then
     return nil
