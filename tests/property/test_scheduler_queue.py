@@ -37,11 +37,9 @@ class Queues(RuleBasedStateMachine):
         self.policies = MemoryPolicy(Policy(default_queue=RETRIES))
         self.redis = connect(self.url, timeout_seconds=5)
         self.real = RedisQueue(
-            self.redis, clock=self.clock, lease_seconds=LEASE_SECONDS, policies=self.policies, owner="one"
+            self.redis, clock=self.clock, lease_seconds=LEASE_SECONDS, policies=self.policies
         )
-        self.model = MemoryQueue(
-            clock=self.clock, lease_seconds=LEASE_SECONDS, policies=self.policies, owner="one"
-        )
+        self.model = MemoryQueue(clock=self.clock, lease_seconds=LEASE_SECONDS, policies=self.policies)
         self.rebuild = 0
         self.capped_exactly = True
         self.leases: dict[str, tuple[Lease, Lease]] = {}

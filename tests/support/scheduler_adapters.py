@@ -37,7 +37,7 @@ class Harness:
 def memory_harness() -> Harness:
     """In memory."""
     clock, policies = ManualClock(), MemoryPolicy(POLICY)
-    queue = MemoryQueue(clock=clock, lease_seconds=LEASE_SECONDS, policies=policies, owner="one")
+    queue = MemoryQueue(clock=clock, lease_seconds=LEASE_SECONDS, policies=policies)
 
     async def flush() -> None:
         queue.flush()
@@ -45,7 +45,7 @@ def memory_harness() -> Harness:
     async def applied() -> None:
         """Nothing to wait for."""
 
-    return Harness(queue, queue.other("two"), clock, policies, flush, applied)
+    return Harness(queue, queue.other(), clock, policies, flush, applied)
 
 
 @asynccontextmanager
@@ -56,15 +56,15 @@ async def redis_harness(
     clock, policies = ManualClock(), MemoryPolicy(policy)
     redis = connect(url, timeout_seconds=5)
 
-    def queue(owner: str) -> RedisQueue:
-        return RedisQueue(redis, clock=clock, lease_seconds=LEASE_SECONDS, policies=policies, owner=owner)
+    def queue() -> RedisQueue:
+        return RedisQueue(redis, clock=clock, lease_seconds=LEASE_SECONDS, policies=policies)
 
     async def flushdb() -> None:
         await cast("Any", redis).flushdb()
 
     try:
-        one = queue("one")
-        yield Harness(one, queue("two"), clock, policies, empty or flushdb, one.apply_policies)
+        one = queue()
+        yield Harness(one, queue(), clock, policies, empty or flushdb, one.apply_policies)
         assert await leaked_keys(url) == []
     finally:
         await redis.aclose()

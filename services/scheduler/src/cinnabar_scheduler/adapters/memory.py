@@ -92,7 +92,6 @@ class _State:
     entries: dict[QueueName, dict[str, _Entry]] = field(default_factory=dict[QueueName, dict[str, _Entry]])
     turns: dict[QueueName, _Turns] = field(default_factory=dict[QueueName, _Turns])
     control: dict[QueueName, QueueState] = field(default_factory=dict[QueueName, QueueState])
-    locks: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     rebuild: int | None = None
     complete: bool = False
 
@@ -109,14 +108,12 @@ class MemoryQueue:
         clock: Clock,
         lease_seconds: float = 15.0,
         policies: PolicySource | None = None,
-        owner: str | None = None,
         on_wake: Callable[[QueueName], None] = lambda queue: None,
     ) -> None:
         self.outage = False
         self._clock = clock
         self._lease_ms = int(lease_seconds * 1000)
         self._policies = policies or MemoryPolicy()
-        self._owner = owner or secrets.token_hex(8)
         self._on_wake = on_wake
         self._state = _State()
         self._fences = itertools.count(1)
@@ -128,11 +125,9 @@ class MemoryQueue:
         for name in _State.__slots__:
             setattr(self._state, name, getattr(fresh, name))
 
-    def other(self, owner: str) -> MemoryQueue:
+    def other(self) -> MemoryQueue:
         """The same queues as another process sees them."""
-        twin = MemoryQueue(
-            clock=self._clock, lease_seconds=self._lease_ms / 1000, policies=self._policies, owner=owner
-        )
+        twin = MemoryQueue(clock=self._clock, lease_seconds=self._lease_ms / 1000, policies=self._policies)
         twin._state, twin._fences = self._state, self._fences
         return twin
 
@@ -340,19 +335,6 @@ class MemoryQueue:
             return False
         self._state.complete = True
         return True
-
-    async def acquire(self, lock: str, *, seconds: float) -> bool:
-        self._reach()
-        holder, until_ms = self._state.locks.get(lock, ("", 0))
-        if holder != self._owner and until_ms > self._now_ms():
-            return False
-        self._state.locks[lock] = (self._owner, self._now_ms() + int(seconds * 1000))
-        return True
-
-    async def release(self, lock: str) -> None:
-        self._reach()
-        if self._state.locks.get(lock, ("", 0))[0] == self._owner:
-            del self._state.locks[lock]
 
     def _reach(self) -> None:
         if self.outage:

@@ -43,7 +43,7 @@ _NO_POLICIES = -2
 
 
 class RedisQueue:
-    """Implements ports.Queue. ``owner`` names this process in locks.
+    """Implements ports.Queue.
 
     ``clock`` decides over leases, deadlines and delays: schedulers must agree on it.
     """
@@ -55,13 +55,11 @@ class RedisQueue:
         clock: Clock,
         lease_seconds: float,
         policies: PolicySource,
-        owner: str | None = None,
     ) -> None:
         self._redis = cast("Any", redis)
         self._clock = clock
         self._lease_ms = int(lease_seconds * 1000)
         self._policies = policies
-        self._owner = owner or secrets.token_hex(8)
         self._layout = Layout(policies.current)
         self._epoch = Epoch(redis, self._layout)
         self._turn: dict[QueueName, int] = defaultdict(int)
@@ -75,7 +73,6 @@ class RedisQueue:
         self._known = Script(redis, "known")
         self._counts = Script(redis, "counts")
         self._write_policies = Script(redis, "policies")
-        self._unlock = Script(redis, "unlock", shared=None)
         self._policy_changed = asyncio.Event()
         self._policy_changed.set()
         policies.on_change(self._policy_changed.set)
@@ -324,20 +321,6 @@ class RedisQueue:
                 self._policy_changed.set()
                 await asyncio.sleep(POLICY_RETRY_SECONDS)
 
-    async def acquire(self, lock: str, *, seconds: float) -> bool:
-        key, expiry = lock_key(lock), int(seconds * 1000)
-        async with _translated():
-            if await self._redis.set(key, self._owner, nx=True, px=expiry):
-                return True
-            if await self._redis.get(key) != self._owner.encode():
-                return False
-            await self._redis.pexpire(key, expiry)
-            return True
-
-    async def release(self, lock: str) -> None:
-        async with _translated():
-            await self._unlock(lock_key(lock), self._owner)
-
     async def ping(self) -> None:
         """Raises QueueUnavailable when Redis does not answer."""
         async with _translated():
@@ -366,11 +349,6 @@ class RedisQueue:
 
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)
-
-
-def lock_key(lock: str) -> str:
-    """Key of an advisory lock; has a TTL."""
-    return f"cinnabar:lock:{lock}"
 
 
 def _rule_args(rule: RetryRule) -> tuple[int, int, int]:
