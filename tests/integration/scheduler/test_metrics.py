@@ -60,6 +60,8 @@ async def test_the_numbers_are_those_of_what_happened(parts: Suite) -> None:
     port = Ports().of("metrics")
     scheduler = await parts.scheduler(metrics_listen=f"{HOST}:{port}")
     before = await scrape(port)
+    assert before.value("cinnabar_leader", {}) in (0, 1)
+    assert before.value("cinnabar_admission_degraded", {}) == 0
     assert before.value("cinnabar_redis_up", {}) == 1
     assert before.value("cinnabar_queue_ready") == 0
     assert before.value("cinnabar_queue_service_time_seconds", FREE_TEXT | {"statistic": "p50"}) is None

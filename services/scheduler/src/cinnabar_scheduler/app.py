@@ -41,7 +41,7 @@ from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.leadership import Leadership
 from cinnabar_scheduler.load import Loads
 from cinnabar_scheduler.locks import Locks
-from cinnabar_scheduler.metrics import Metrics, admission_samples
+from cinnabar_scheduler.metrics import Metrics, admission_samples, conservation_samples, leader_samples
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
 from cinnabar_scheduler.ratelimit_service import RateLimitService
@@ -136,7 +136,15 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
 
         loads = Loads(queue, dispatcher.sessions, times, SystemClock(), weight)
         if config.metrics_listen:
-            metrics = Metrics(loads, tally, [lambda: admission_samples(admissions.counters)])
+            metrics = Metrics(
+                loads,
+                tally,
+                [
+                    lambda: admission_samples(admissions.counters),
+                    lambda: leader_samples(leads=leadership.is_leader),
+                    lambda: conservation_samples(conservation.last),
+                ],
+            )
             await stack.enter_async_context(metrics.serving(config.metrics_listen))
 
         work = WorkService(

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cinnabar_scheduler.admission import AdmissionCounters
+from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.load import Load, Loads
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tally import Tally
@@ -58,6 +59,27 @@ def admission_samples(counters: AdmissionCounters) -> Iterable[Sample]:
         "cinnabar_admissions_degraded_total", "Requests decided without Redis.", counters.degraded_total
     )
     yield Sample("cinnabar_admission_degraded", "Whether Redis is missing now.", float(counters.degraded))
+
+
+def leader_samples(*, leads: bool) -> Iterable[Sample]:
+    """Whether this scheduler leads: the sum over all schedulers is to be 1."""
+    yield Sample("cinnabar_leader", "Whether this scheduler does the leader's work.", float(leads))
+
+
+def conservation_samples(last: Snapshot | None) -> Iterable[Sample]:
+    """The latest count of all tasks that this scheduler made; nothing before the first."""
+    if last is None:
+        return
+    yield Sample("cinnabar_tasks_accepted", "Tasks accepted, ever.", last.stored.accepted)
+    for place, count in last.by_place().items():
+        yield Sample("cinnabar_tasks", "Tasks by place, as last counted.", count, {"place": place})
+    yield Sample(
+        "cinnabar_conservation_balanced",
+        "Whether accepted = open + dead_lettered + cancelled + graded.",
+        float(last.balanced),
+    )
+    yield Sample("cinnabar_sweep_missing", "Open tasks that the last sweep had to queue.", last.missing)
+    yield Sample("cinnabar_sweep_orphaned", "Tasks that the last sweep had to remove.", last.orphaned)
 
 
 class Metrics:
