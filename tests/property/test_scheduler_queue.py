@@ -44,6 +44,7 @@ class Queues(RuleBasedStateMachine):
         self.capped_exactly = True
         self.leases: dict[str, tuple[Lease, Lease]] = {}
         self.known: set[str] = set()
+        self.regrades: set[str] = set()
         self.last_fence = 0
         self._run(cast("Any", self.redis).flushdb())
 
@@ -92,6 +93,9 @@ class Queues(RuleBasedStateMachine):
             if added:
                 self.leases.pop(one.task, None)
                 self.known.add(one.task)
+                self.regrades.discard(one.task)
+                if one.head_start is HeadStart.REGRADE:
+                    self.regrades.add(one.task)
 
     @rule(limit=st.integers(1, 6), more_free=st.integers(0, 2))
     def lease(self, limit: int, more_free: int) -> None:
@@ -101,6 +105,8 @@ class Queues(RuleBasedStateMachine):
         assert [
             (one.task, one.generation, one.delivery, one.tenant, one.grade_by_ms) for one in real.leases
         ] == [(one.task, one.generation, one.delivery, one.tenant, one.grade_by_ms) for one in model.leases]
+        for picked, one in enumerate(real.leases):
+            assert one.task not in self.regrades or limit + more_free - picked >= 2
         for tenant in TENANTS:
             cap = self.policies.current.tenant(tenant).max_concurrency
             own = sum(one.tenant == tenant for one in real.leases)
@@ -120,6 +126,8 @@ class Queues(RuleBasedStateMachine):
         for (one, _), answer in zip(pairs, real, strict=True):
             if answer.verdict is Verdict.QUEUED:
                 del self.leases[one.task]
+                if why is not Why.RETURNED:
+                    self.regrades.discard(one.task)  # an attempt comes back as RECOVERY
 
     @rule(chosen=st.sets(st.sampled_from(NAMES), min_size=1), generation=st.integers(1, 3))
     def remove(self, chosen: set[str], generation: int) -> None:
