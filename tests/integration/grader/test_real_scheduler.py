@@ -101,3 +101,40 @@ async def test_a_task_that_cannot_be_graded_ends_as_a_dead_letter_with_its_reaso
         assert list(dead) == [f"{tasks[0].submission_id}/numeric"]
         assert [letter.reason for letter in dead.values()] == ["the answer is not of the type of its item"]
         assert len(parts.storage.graded) == len(tasks) - 1
+
+
+async def test_a_stopped_grader_swallows_its_credits_once_and_works_on_when_it_is_back(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    async with suite(valkey_url, tmp_path) as parts:
+        scheduler = await parts.scheduler(lease_seconds="2")
+
+        async def granted(workers: int) -> bool:
+            stats = await scheduler.stats("choice")
+            return stats.workers == workers and stats.credits >= workers * 200
+
+        async def lot() -> None:
+            done = len(parts.storage.graded)
+            tasks = [task for task in accept(parts.storage, 100) if task.queue != "free-text"]
+            parts.storage.tasks = {
+                name: stored
+                for name, stored in parts.storage.tasks.items()
+                if stored.open.queue != "free-text"
+            }
+            await scheduler.enqueue(tasks)
+            await until(lambda: len(parts.storage.graded) == done + 300, description="a lot", seconds=30)
+
+        async with grader_process(scheduler.target, tmp_path, "grader-0") as stopped:
+            await until(lambda: granted(1), description="credits of the first")
+            async with grader_process(scheduler.target, tmp_path, "grader-1"):
+                await until(lambda: granted(2), description="credits of both")
+                stopped.pause()
+                await lot()  # its share comes back when the leases expire
+                await until(lambda: "worker says nothing" in scheduler.log(), description="it is noticed")
+                expired = scheduler.log().count("leases expired")
+                assert expired >= 1
+                await lot()
+                assert scheduler.log().count("leases expired") == expired
+                stopped.resume()
+                await until(lambda: granted(2), description="credits of both again")
+            await lot()

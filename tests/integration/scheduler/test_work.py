@@ -304,3 +304,24 @@ async def test_large_answers_fit_the_limits_of_any_client(shared: Shared) -> Non
             shared.storage.add_tasks(60, revision=shared.storage.add_revision(), text="x" * 256 * 1024)
         )
         await one.until(lambda: len(one.leased) == 60, "all of them", seconds=10)
+
+
+async def test_several_queues_on_one_stream_have_credits_of_their_own(shared: Shared) -> None:
+    revision = shared.storage.add_revision()
+    async with worker(shared.scheduler.target) as one:
+        await one.hello("free-text", "numeric")
+        for queue in ("free-text", "numeric"):
+            await shared.scheduler.enqueue(shared.storage.add_tasks(3, revision=revision, queue=queue))
+        await one.take(2, "numeric")
+        await one.take(1, "free-text")
+        assert [lease.queue for lease in one.leased] == ["numeric", "numeric", "free-text"]
+        stats = {queue: await shared.scheduler.stats(queue) for queue in ("free-text", "numeric")}
+        assert {queue: (each.ready, each.credits) for queue, each in stats.items()} == {
+            "free-text": (2, 0),
+            "numeric": (1, 0),
+        }
+        await one.ready(5, "numeric")
+        await one.until(lambda: len(one.leased) == 4, "the last numeric one")
+        await one.take(2, "free-text")
+        assert await one.grade(one.leased) == [pb.Receipt.COMMITTED] * 6
+        assert (await shared.scheduler.stats("numeric")).credits == 4
