@@ -113,7 +113,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         )
         leadership = Leadership(Locks(RedisLocks(redis), clock), recovery.lead)
         admissions = Admissions(
-            RedisAdmission(prompt, clock, reservation_seconds=config.reservation_seconds),
+            RedisAdmission(prompt, redis_clock, reservation_seconds=config.reservation_seconds),
             MemoryAdmission(clock),
             lambda: policy.current,
             clock,

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cinnabar_common.clock import Clock
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.admission import (
     ANSWER_SECONDS,
@@ -146,5 +146,5 @@ def _verdict(claim: Claim, reservation: str, fields: Sequence[Any]) -> Verdict:
 async def _translated() -> AsyncGenerator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except REDIS_ERRORS as error:
         raise AdmissionUnavailable from error

@@ -6,8 +6,8 @@ import json
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tasks import Findings
 
@@ -26,13 +26,13 @@ class RedisBoard:
         text = json.dumps([findings.missing, findings.orphaned, findings.ended_ms])
         try:
             await self._redis.set(FINDINGS_KEY, text, ex=FINDINGS_SECONDS)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise QueueUnavailable from error
 
     async def last(self) -> Findings | None:
         try:
             text = cast("bytes | None", await self._redis.get(FINDINGS_KEY))
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise QueueUnavailable from error
         if text is None:
             return None

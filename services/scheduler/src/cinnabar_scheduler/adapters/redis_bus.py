@@ -8,11 +8,10 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar_scheduler import convert
-from cinnabar_scheduler.adapters.redis_connection import publish, subscribed
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS, publish, subscribed
 from cinnabar_scheduler.adapters.redis_queue import WAKE_CHANNEL
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.tasks import LeaseToken, QueueName
@@ -55,7 +54,7 @@ class RedisBus:
     async def _publish(self, channel: str, payload: bytes) -> None:
         try:
             await publish(self._publisher, channel, self._self + payload)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             log.debug("not published", extra={"channel": channel, "cause": str(error)})
 
     async def listen(self) -> None:
@@ -63,7 +62,7 @@ class RedisBus:
         while True:
             try:
                 await self._listen_once()
-            except (RedisError, OSError) as error:
+            except REDIS_ERRORS as error:
                 log.warning("subscription lost", extra={"cause": str(error)})
             await asyncio.sleep(RECONNECT_SECONDS)
 

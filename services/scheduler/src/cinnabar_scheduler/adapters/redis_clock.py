@@ -6,9 +6,9 @@ import asyncio
 import logging
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cinnabar_common.clock import Clock
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_epoch import SUITE_PREFIX
 from cinnabar_scheduler.adapters.redis_scripts import Script
 
@@ -38,7 +38,7 @@ class RedisClock:
         return self._local.monotonic()
 
     async def sync(self) -> None:
-        """Measures the distance. Raises RedisError or OSError."""
+        """Measures the distance. Raises one of REDIS_ERRORS."""
         best: tuple[float, float] | None = None
         for _ in range(SAMPLES):
             asked, began = self._local.time(), self._local.monotonic()
@@ -54,6 +54,6 @@ class RedisClock:
         while True:
             try:
                 await self.sync()
-            except (RedisError, OSError) as error:
+            except REDIS_ERRORS as error:
                 log.debug("clock not measured", extra={"cause": str(error)})
             await asyncio.sleep(SYNC_SECONDS)

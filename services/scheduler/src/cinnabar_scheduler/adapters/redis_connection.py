@@ -19,11 +19,14 @@ from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 CLUSTER_SCHEME = "redis+cluster://"
 # Each attempt asks the cluster anew who serves the slot.
 CLUSTER_RETRIES = 3
+# All that a call raises when the server, or the whole cluster, cannot be reached or says no.
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 
 _redis = cast("Any", Redis)
 _cluster = cast("Any", RedisCluster)

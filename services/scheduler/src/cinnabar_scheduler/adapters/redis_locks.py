@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.ports import LocksUnavailable
 
@@ -47,5 +47,5 @@ def _ms(seconds: float) -> int:
 async def _translated() -> AsyncGenerator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except REDIS_ERRORS as error:
         raise LocksUnavailable from error

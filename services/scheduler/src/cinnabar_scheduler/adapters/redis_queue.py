@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from cinnabar_common.clock import Clock
+from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_epoch import EPOCH_KEY, Epoch, Layout
 from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.policy import RetryRule
@@ -382,5 +382,5 @@ def _given_back(verdict: int) -> GivenBack:
 async def _translated() -> AsyncGenerator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except REDIS_ERRORS as error:
         raise QueueUnavailable from error
