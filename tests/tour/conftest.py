@@ -1,4 +1,4 @@
-"""Who takes part in the tour: a teacher and a student of one tenant."""
+"""Who takes part in the tour: a teacher, a student and an operator of one tenant."""
 
 from collections.abc import AsyncGenerator
 
@@ -51,6 +51,13 @@ async def teacher(stack: Stack, tenant: str) -> AsyncGenerator[Client]:
 async def student(stack: Stack, tenant: str) -> AsyncGenerator[Client]:
     """A student's client."""
     async with Client(stack.addresses.envoy, token=f"dev.{tenant}.student.ada") as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def operator(stack: Stack, tenant: str) -> AsyncGenerator[Client]:
+    """An operator's client."""
+    async with Client(stack.addresses.envoy, token=f"dev.{tenant}.operator.olga") as client:
         yield client
 
 

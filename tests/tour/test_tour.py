@@ -1,6 +1,8 @@
 """A tour of Cinnabar, in the order in which you would try it. One idea per test, public API only."""
 
+import datetime as dt
 import json
+from contextlib import aclosing
 
 import aiohttp
 import pytest
@@ -140,8 +142,47 @@ async def test_the_same_over_rest(stack: Stack, tenant: str, quiz: Assignment) -
     assert lines[-1]["submission"]["state"] == "GRADED"
 
 
-async def test_an_operator_sees_queues_and_health(stack: Stack, tenant: str) -> None:
-    async with Client(stack.addresses.envoy, token=f"dev.{tenant}.operator.olga") as operator:
-        queues = {queue.queue: queue for queue in await operator.queues()}
-        assert queues["free-text"].workers == 2
-        assert (await operator.health()).status == "healthy"
+async def test_an_operator_sees_queues_and_health(operator: Client) -> None:
+    queues = {queue.queue: queue for queue in await operator.queues()}
+    assert queues["free-text"].workers == 2
+    assert (await operator.health()).status == "healthy"
+
+
+async def test_an_operator_pauses_a_queue_and_work_waits(
+    operator: Client, student: Client, quiz: Assignment
+) -> None:
+    await operator.pause_queue("numeric")
+    try:
+        accepted = await student.submit(quiz.name, answers_to(quiz, ANSWERS))
+        graded: list[str] = []
+        async with aclosing(student.watch(accepted.name)) as states:
+            async for state in states:
+                graded = [result.item for result in state.results if result.HasField("grade")]
+                if len(graded) == 2:
+                    break
+        assert graded == ["protocol", "dns"]
+    finally:
+        await operator.resume_queue("numeric")
+    assert (await student.wait_graded(accepted.name)).state == Submission.GRADED
+
+
+async def test_what_nobody_grades_in_time_fails_and_operators_see_why(
+    operator: Client, student: Client, quiz: Assignment
+) -> None:
+    await operator.pause_queue("numeric")
+    try:
+        soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+        accepted = await student.submit(quiz.name, answers_to(quiz, ANSWERS), grade_by=soon)
+        assert (await student.wait_graded(accepted.name)).state == Submission.FAILED
+    finally:
+        await operator.resume_queue("numeric")
+    letters = [letter async for letter in operator.dead_letters(parent=quiz.name)]
+    assert [(letter.submission, letter.queue) for letter in letters] == [(accepted.name, "numeric")]
+    assert "deadline" in letters[0].reason
+
+
+async def test_every_accepted_task_is_accounted_for(operator: Client) -> None:
+    counted = await operator.conservation()
+    places = counted.open + counted.dead_lettered + counted.cancelled + counted.graded
+    assert counted.balanced
+    assert counted.accepted == places

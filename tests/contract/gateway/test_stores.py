@@ -296,13 +296,22 @@ async def test_dead_letters_are_filtered(backend: Backend, tenant: str) -> None:
 
 async def test_times_come_back_and_go_to_the_queue(backend: Backend, tenant: str) -> None:
     new = submission(tenant)
-    new.grade_after_us, new.grade_by_us = new.create_time_us + 1_000_000, new.create_time_us + 2_000_001
+    new.grade_after_us, new.grade_by_us = new.create_time_us + 60_000_000, new.create_time_us + 90_000_001
     committed = await backend.store.create_submissions([new])
     [read] = await backend.store.get_submissions([key(new)], committed[0].positions)
     assert (read.grade_after_us, read.grade_by_us) == (new.grade_after_us, new.grade_by_us)
     await backend.dead_letter(key(new), "q1", reason="late")
     [task] = (await backend.store.redrive(tenant, [(new.submission_id, "q1")], "operator/root")).opened
     assert (task.not_before_us, task.grade_by_us) == (new.grade_after_us, new.grade_by_us)
+
+
+async def test_a_redrive_lifts_a_deadline_that_has_passed(backend: Backend, tenant: str) -> None:
+    new = submission(tenant)
+    new.grade_by_us = new.create_time_us - 1
+    await backend.store.create_submissions([new])
+    await backend.dead_letter(key(new), "q1", reason="late")
+    [task] = (await backend.store.redrive(tenant, [(new.submission_id, "q1")], "operator/root")).opened
+    assert (task.not_before_us, task.grade_by_us) == (None, None)
 
 
 async def test_what_is_refused_is_only_looked_for(backend: Backend, tenant: str) -> None:

@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 HOUR_US = 3_600_000_000
 SLOW, FAST = WaitEstimate(7, 2.0, 9.0), WaitEstimate(90, 0.5, 1.0)
-ALL_FAST = dict.fromkeys(("choice", "numeric", "text", "free-text"), FAST)
+ALL_FAST: dict[str, WaitEstimate] = dict.fromkeys(("choice", "numeric", "text", "free-text"), FAST)
 
 
 def now_us() -> int:

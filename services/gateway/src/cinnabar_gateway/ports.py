@@ -116,6 +116,7 @@ class SubmissionStore(Protocol):
         """Opens the dead letters among (submission id, item id) again, up to 1,000.
 
         A shard that is away costs only its own tasks: their fate is UNAVAILABLE.
+        What is opened after its ``grade_by`` has no deadline any more.
         """
         ...
 

@@ -207,7 +207,7 @@ class MemoryStorage:
             now = self._now_us()
             key = SubmissionKey(stored.tenant, stored.submission_id)
             self._move(key, replace(task, state=TaskState.OPEN, update_time_us=now))
-            opened.append(_queued(stored, task))
+            opened.append(_queued(stored, task, now))
             return RedriveFate.REDRIVEN
         return RedriveFate.OPEN if task.state is TaskState.OPEN else RedriveFate.CANCELLED
 
@@ -264,8 +264,9 @@ def _is_wanted(wanted: DeadLetterFilter, stored: Submission, task: Task) -> bool
     )
 
 
-def _queued(stored: Submission, task: Task) -> QueuedTask:
+def _queued(stored: Submission, task: Task, now_us: int) -> QueuedTask:
     answers = AnswerSet.FromString(stored.answers).answers
+    lifted = stored.grade_by_us is not None and stored.grade_by_us <= now_us
     return QueuedTask(
         task=task_id(stored.submission_id, task.item),
         tenant=stored.tenant,
@@ -275,7 +276,7 @@ def _queued(stored: Submission, task: Task) -> QueuedTask:
         item_key=f"{stored.revision_id}/{task.item}",
         answer=next(answer.SerializeToString() for answer in answers if answer.item == task.item),
         not_before_us=stored.grade_after_us,
-        grade_by_us=stored.grade_by_us,
+        grade_by_us=None if lifted else stored.grade_by_us,
     )
 
 
