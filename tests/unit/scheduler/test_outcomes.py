@@ -8,6 +8,7 @@ import pytest_asyncio
 from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule
+from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import DeadLetter, ExpiredLease, Grade, Lease, Why
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
 from tests.support.scheduler_queue import FREE, QUEUE, ManualClock, held, task
@@ -20,6 +21,7 @@ class Parts:
         self.clock = ManualClock()
         policy = Policy(default_queue=QueuePolicy(max_faults=2, failed=RetryRule(2, 1.0, 60.0)))
         self.queue = MemoryQueue(clock=self.clock, lease_seconds=10, policies=MemoryPolicy(policy))
+        self.tally = Tally()
         self.store, self.bus, self.here = MemoryStore(), RecordingBus(), RecordingBus()
         self.outcomes = Outcomes(
             self.queue,
@@ -28,6 +30,7 @@ class Parts:
             self.here.changed.append,
             self.here.cancelled.extend,
             patience_seconds=0.5,
+            tally=self.tally,
         )
 
     async def lease(self, count: int = 1) -> list[Lease]:
@@ -173,3 +176,41 @@ async def test_when_the_scheduler_stops_what_waits_goes_back() -> None:
         await asyncio.sleep(0)
     assert await waiting == [Fate.RETRYING]
     assert await parts.counts() == (1, 0, 0)
+
+
+async def test_failures_of_all_classes_in_one_report(parts: Parts) -> None:
+    failed, away, hopeless, stale = await parts.lease(4)
+    await parts.outcomes.release([stale])
+    fates = await parts.outcomes.fail(
+        "w1",
+        [
+            (hopeless, Failure("broken item", Why.PERMANENT)),
+            (failed, Failure("crash")),
+            (stale, Failure("late", Why.PERMANENT)),
+            (away, Failure("no model", Why.UNAVAILABLE)),
+        ],
+    )
+    assert fates == [Fate.DEAD_LETTERED, Fate.RETRYING, Fate.STALE_LEASE, Fate.RETRYING]
+    (buried,) = parts.store.outcomes
+    assert (buried.task, buried.outcome) == (hopeless.task, DeadLetter("broken item", 1))
+    assert await parts.counts() == (1, 2, 0)
+
+
+async def test_what_became_of_outcomes_is_counted(parts: Parts) -> None:
+    good, twice, bad, broken, back, lost = await parts.lease(6)
+    await parts.outcomes.grade("w1", [(good, GRADE), (twice, GRADE)])
+    await parts.outcomes.grade("w2", [(twice, GRADE)])
+    await parts.outcomes.fail("w1", [(bad, Failure("broken item", Why.PERMANENT))])
+    await parts.outcomes.reject("w1", [(broken, Failure("no result"))])
+    await parts.outcomes.release([back])
+    await parts.outcomes.lose("w1", [lost])
+    parts.outcomes.stale(3)
+    assert parts.tally.outcomes == {
+        (QUEUE, "committed"): 2,
+        (QUEUE, "already graded"): 1,
+        (QUEUE, "dead lettered"): 1,
+        (QUEUE, "rejected"): 1,
+        (QUEUE, "returned"): 1,
+        ("", "stale lease"): 3,
+    }
+    assert (parts.tally.given_up[QUEUE], parts.tally.lost[QUEUE]) == (1, 1)
