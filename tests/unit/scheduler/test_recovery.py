@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.clock import SystemClock
+from cinnabar_scheduler import recovery
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.adapters.memory_board import MemoryBoard
 from cinnabar_scheduler.adapters.memory_locks import MemoryLocks
@@ -42,6 +43,7 @@ class Parts:
             patience_seconds=0,
         )
         self.control = QueueControl(self.queue, self.store, lambda queue: None)
+        self.conservation = Conservation(self.queue, self.store, self.board)
         self.recovery = self.scheduler()
 
     def scheduler(self, store: MemoryStore | None = None) -> Recovery:
@@ -53,7 +55,7 @@ class Parts:
             self.outcomes,
             Sweep(self.queue, store, self.board, self.outcomes.cancel, settle_seconds=0),
             QueueControl(self.queue, store, lambda queue: None),
-            Conservation(self.queue, store, self.board),
+            self.conservation,
             sweep_seconds=0.0,
         )
 
@@ -369,8 +371,23 @@ async def test_a_leader_does_all_of_it_and_survives_outages(parts: Parts) -> Non
         parts.queue.flush()
         parts.locks.flush()
         await until(swept, "another rebuild")
-        assert leadership.is_leader
+        await until(lambda: leadership.is_leader, "the same leader again")
     finally:
         leader.cancel()
         await asyncio.wait((leader,))
     assert not leadership.is_leader
+
+
+async def test_the_leader_counts_and_a_follower_does_not(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "COUNT_SECONDS", 0.0)
+    parts.store_open(3, 0)
+    leading = parts.scheduler()
+    leader = asyncio.create_task(leading.lead(await parts.held()))
+    await until(lambda: parts.conservation.last is not None, "a snapshot")
+    assert parts.conservation.last is not None
+    assert parts.conservation.last.stored.open == 3
+    leader.cancel()
+    await asyncio.wait((leader,))
+    assert parts.conservation.last is None

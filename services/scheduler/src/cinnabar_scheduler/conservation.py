@@ -74,7 +74,7 @@ def snapshot(
 
 
 class Conservation:
-    """Counts on demand. ``last`` is the latest snapshot that this scheduler took, None before the first."""
+    """Counts on demand. ``last`` is what the leader counted last; None on a scheduler that does not lead."""
 
     def __init__(self, queue: Queue, store: Store, board: SweepBoard) -> None:
         self._queue = queue
@@ -86,5 +86,4 @@ class Conservation:
         """Counts everything now. Raises QueueUnavailable and StoreUnavailable: a part is no answer."""
         shards = [await self._store.count_tasks(shard) for shard in range(await self._store.shard_count())]
         queues = await asyncio.gather(*map(self._queue.counts, await self._queue.queues()))
-        self.last = snapshot(shards, queues, await self._board.last())
-        return self.last
+        return snapshot(shards, queues, await self._board.last())

@@ -64,6 +64,12 @@ class Recovery:
 
     async def lead(self, held: Held) -> None:
         """Runs the loops for ever."""
+        try:
+            await self._loops(held)
+        finally:
+            self._conservation.last = None
+
+    async def _loops(self, held: Held) -> None:
         async with asyncio.TaskGroup() as group:
             for name, seconds, once in (
                 ("epoch", EPOCH_CHECK_SECONDS, partial(self.complete_once, held)),
@@ -108,11 +114,13 @@ class Recovery:
         """Sweeps when it is time; returns the findings."""
         if not self._sweeps.due:
             return None
-        with self._sweeps:
-            try:
-                self.findings = await self._sweep.run()
-            except EpochLost:
-                return None
+        began = time.monotonic()
+        try:
+            self.findings = await self._sweep.run()
+        except EpochLost:
+            return None
+        finally:
+            self._sweeps.done(time.monotonic() - began - self._sweep.rested)
         return self.findings
 
     async def keep_time_once(self) -> None:
@@ -147,9 +155,13 @@ class Recovery:
 
     async def count_when_due(self) -> None:
         """Takes a snapshot of all tasks when it is time."""
-        if self._counts.due:
-            with self._counts:
-                await self._conservation.take()
+        if not self._counts.due:
+            return
+        began = time.monotonic()
+        try:
+            self._conservation.last = await self._conservation.take()
+        finally:
+            self._counts.done(time.monotonic() - began)
 
 
 class _Due:
@@ -158,18 +170,14 @@ class _Due:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = time.monotonic() + seconds
-        self._began = 0.0
 
     @property
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        now = time.monotonic()
-        self._next = now + max(self._seconds, DUTY * (now - self._began))
+    def done(self, took: float) -> None:
+        """It ended just now, after ``took`` seconds of work."""
+        self._next = time.monotonic() + max(self._seconds, DUTY * took)
 
 
 async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> None:

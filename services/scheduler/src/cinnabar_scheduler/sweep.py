@@ -47,6 +47,8 @@ class Sweep:
         self._cancel = cancel
         self._settle_seconds = settle_seconds
         self._now = now
+        # Seconds that the last run, or the one under way, only waited.
+        self.rested = 0.0
 
     async def run(self) -> Findings:
         """Sweeps once, mends what it finds and writes the findings on the board.
@@ -55,6 +57,7 @@ class Sweep:
         direction, and ends the sweep in the forward one. Raises EpochLost,
         StoreUnavailable, QueueUnavailable; what was mended by then stays so.
         """
+        self.rested = 0.0
         orphaned = 0
         for queue in sorted(await self._queue.queues()):
             orphaned += await self._backward(queue)
@@ -79,7 +82,7 @@ class Sweep:
                 return removed
 
     async def _remove(self, queue: QueueName, suspects: Sequence[KnownTask]) -> int:
-        await asyncio.sleep(self._settle_seconds)
+        await self._settle()
         gone = await self._queue.missing([(queue, one.task) for one in suspects])
         orphans = await self._not_open([one for one in suspects if one.task not in gone])
         if not orphans:
@@ -110,7 +113,7 @@ class Sweep:
         return queued
 
     async def _add(self, suspects: Sequence[Task]) -> int:
-        await asyncio.sleep(self._settle_seconds)
+        await self._settle()
         absent = await self._absent(suspects)
         if not absent:
             return 0
@@ -121,6 +124,10 @@ class Sweep:
             one for one, generation in zip(absent, generations, strict=True) if generation == one.generation
         ]
         return sum(await self._queue.enqueue(open_ones)) if open_ones else 0
+
+    async def _settle(self) -> None:
+        await asyncio.sleep(self._settle_seconds)
+        self.rested += self._settle_seconds
 
     async def _absent(self, tasks: Sequence[Task]) -> list[Task]:
         if not tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
@@ -34,6 +35,8 @@ _RESULTS = {
 }
 
 MAX_KEYS = 10_000
+# No message: such a task becomes a dead letter when it is delivered.
+UNREADABLE_ANSWER = b"\xff"
 
 
 class StorageClient:
@@ -175,11 +178,7 @@ def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
     """Open tasks as they are queued: ready since their submission was created, so they keep their places."""
     tasks: list[Task] = []
     for one in page.tasks:
-        item, answer = one.item_id, b""
-        for given in AnswerSet.FromString(one.answers).answers:
-            if given.item == item:
-                answer = given.SerializeToString()
-                break
+        item = one.item_id
         ready_ms = _ms(one.create_time)
         if one.HasField("grade_after"):
             ready_ms = max(ready_ms, _ms(one.grade_after))
@@ -192,11 +191,23 @@ def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
                 head_start=convert.head_start(one.priority),
                 ready_ms=ready_ms,
                 item_key=f"{one.revision_id}/{item}",
-                answer=answer,
+                answer=_answer(one.answers, item),
                 grade_by_ms=_ms(one.grade_by) if one.HasField("grade_by") else None,
             )
         )
     return tasks
+
+
+def _answer(answers: bytes, item: str) -> bytes:
+    """The serialized answer to an item; one bad row must not keep all others from being queued."""
+    try:
+        given = AnswerSet.FromString(answers).answers
+    except DecodeError:
+        return UNREADABLE_ANSWER
+    for one in given:
+        if one.item == item:
+            return one.SerializeToString()
+    return b""
 
 
 def _ms(time: Timestamp) -> int:
