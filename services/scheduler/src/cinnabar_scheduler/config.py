@@ -28,6 +28,9 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         if self.lease_seconds < 1:
             raise ValueError("SCHEDULER_LEASE_SECONDS must be at least 1")
+        _, colon, port = self.metrics_listen.rpartition(":")
+        if self.metrics_listen and not (colon and port.isdecimal() and int(port) < 65_536):
+            raise ValueError("SCHEDULER_METRICS_LISTEN must be host:port")
         if self.silence_limit_seconds < self.lease_seconds:
             raise ValueError("SCHEDULER_SILENCE_LIMIT_SECONDS must be at least SCHEDULER_LEASE_SECONDS")
         if self.admission_timeout_seconds <= 0 or self.reservation_seconds <= 0:
