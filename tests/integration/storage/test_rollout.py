@@ -57,6 +57,16 @@ async def write_as_the_first_release(shard: ShardUrls) -> str:
     return ids[0]
 
 
+async def test_a_storage_starts_on_the_schema_of_a_later_release(postgres_shards: list[ShardUrls]) -> None:
+    """Migrations only add until nothing needs what they would remove: an older process may restart."""
+    await migrate_all(config_for(postgres_shards))
+    for shard in postgres_shards:
+        async with sql.connected(shard.primary_url) as connection:
+            assert await connection.fetchval("UPDATE alembic_version SET version_num = '9999' RETURNING true")
+    async with storage_on(postgres_shards) as storage:
+        assert (await storage.reader.ListShards(pb.ListShardsRequest())).shard_count == len(postgres_shards)
+
+
 async def test_rows_of_the_first_release_are_counted_by_the_migration(
     first_release: list[ShardUrls],
 ) -> None:

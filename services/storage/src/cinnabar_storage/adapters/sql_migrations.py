@@ -99,7 +99,10 @@ async def _version(url: str, connect_seconds: float) -> str | None:
 async def require_head(
     shards: Sequence[Sequence[str]], *, connect_seconds: float, wait_seconds: float
 ) -> None:
-    """Returns when the schema of every shard is the code's, waiting a while: ``migrate`` may be at work.
+    """Returns when the schema of every shard is that of the code or later; ``migrate`` may be at work.
+
+    Versions are numbers of four digits. A later one serves this code too: a migration
+    removes only what no release that may still run needs.
 
     ``shards``: the URLs of each, the primary's first. A shard whose primary is
     down is judged by its replicas, so that the others need not wait for it.
@@ -120,7 +123,7 @@ async def _problem(urls: Sequence[str], wanted: str, connect_seconds: float) -> 
             version = await _version(url, connect_seconds)
         except _FAILURES:
             continue
-        if version == wanted:
+        if version is not None and version >= wanted:
             return None
         return (
             f"the schema is at version {version or 'none'} but must be at {wanted}: "
