@@ -16,6 +16,9 @@ NAMES = [
     "redelivery_after_kill_ms",
     "enqueue_to_delivery_p50_ms",
     "rebuild_after_flush_s",
+    "dispatch_per_second",
+    "dispatch_cost_ratio_1k_to_1m",
+    "redis_bytes_per_waiting_task",
 ]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 

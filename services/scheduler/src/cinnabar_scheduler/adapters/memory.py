@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from cinnabar_common.clock import Clock
+from cinnabar_scheduler.adapters.memory_state import Entry, State, Turns
 from cinnabar_scheduler.policy import Policy, RetryRule, backoff_ms
 from cinnabar_scheduler.ports import Leased, PolicySource, QueueUnavailable
 from cinnabar_scheduler.tasks import (
@@ -51,51 +50,6 @@ class MemoryPolicy:
             told()
 
 
-@dataclass(slots=True)
-class _Entry:
-    task: Task
-    head_start: int
-    attempts: Counter[Why] = field(default_factory=Counter[Why])
-    deliveries: int = 0
-    token: LeaseToken | None = None
-    expiry_ms: int = 0
-    due_ms: int | None = None
-    overdue_ms: int | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        return self.token is None and self.due_ms is None
-
-    @property
-    def is_regrade(self) -> bool:
-        return self.head_start == HeadStart.REGRADE
-
-    @property
-    def order(self) -> tuple[int, str]:
-        return self.task.ready_ms - self.head_start, self.task.task
-
-
-@dataclass(slots=True)
-class _Turns:
-    """Passes of the tenants with ready work (below their cap, at it), and of those that left lately."""
-
-    floor: int = 0
-    waiting: dict[str, int] = field(default_factory=dict[str, int])
-    parked: dict[str, int] = field(default_factory=dict[str, int])
-    left: dict[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(slots=True)
-class _State:
-    """What the store keeps; lost when it is flushed."""
-
-    entries: dict[QueueName, dict[str, _Entry]] = field(default_factory=dict[QueueName, dict[str, _Entry]])
-    turns: dict[QueueName, _Turns] = field(default_factory=dict[QueueName, _Turns])
-    control: dict[QueueName, QueueState] = field(default_factory=dict[QueueName, QueueState])
-    rebuild: int | None = None
-    complete: bool = False
-
-
 class MemoryQueue:
     """Implements ports.Queue. ``outage`` makes every call raise QueueUnavailable; ``flush`` loses everything.
 
@@ -115,14 +69,14 @@ class MemoryQueue:
         self._lease_ms = int(lease_seconds * 1000)
         self._policies = policies or MemoryPolicy()
         self._on_wake = on_wake
-        self._state = _State()
+        self._state = State()
         self._fences = itertools.count(1)
         self._policies.on_change(self._policy_changed)
 
     def flush(self) -> None:
         """Loses everything, as FLUSHALL does."""
-        fresh = _State()
-        for name in _State.__slots__:
+        fresh = State()
+        for name in State.__slots__:
             setattr(self._state, name, getattr(fresh, name))
 
     def other(self) -> MemoryQueue:
@@ -143,7 +97,7 @@ class MemoryQueue:
             if known is not None:
                 del entries[task.task]
                 self._settle(task.queue, known.task.tenant)
-            entry = entries[task.task] = _Entry(task, int(task.head_start), overdue_ms=task.grade_by_ms)
+            entry = entries[task.task] = Entry(task, int(task.head_start), overdue_ms=task.grade_by_ms)
             if task.ready_ms > self._now_ms():
                 entry.due_ms = task.ready_ms
             self._settle(task.queue, task.tenant)
@@ -300,7 +254,7 @@ class MemoryQueue:
         entries = self._entries(queue).values()
         turns = self._turns(queue)
         ready = [entry for entry in entries if entry.is_ready]
-        firsts: dict[tuple[str, bool], _Entry] = {}
+        firsts: dict[tuple[str, bool], Entry] = {}
         for entry in sorted(ready, key=lambda one: one.order):
             firsts.setdefault((entry.task.tenant, entry.is_regrade), entry)
         return QueueCounts(
@@ -340,11 +294,11 @@ class MemoryQueue:
         if self.outage:
             raise QueueUnavailable
 
-    def _entries(self, queue: QueueName) -> dict[str, _Entry]:
+    def _entries(self, queue: QueueName) -> dict[str, Entry]:
         return self._state.entries.setdefault(queue, {})
 
-    def _turns(self, queue: QueueName) -> _Turns:
-        return self._state.turns.setdefault(queue, _Turns())
+    def _turns(self, queue: QueueName) -> Turns:
+        return self._state.turns.setdefault(queue, Turns())
 
     def _promote(self, queue: QueueName) -> None:
         now = self._now_ms()
@@ -353,16 +307,16 @@ class MemoryQueue:
                 entry.due_ms = None
                 self._settle(queue, entry.task.tenant)
 
-    def _choose(self, queue: QueueName, limit: int, free: int) -> tuple[list[_Entry], bool]:
+    def _choose(self, queue: QueueName, limit: int, free: int) -> tuple[list[Entry], bool]:
         """The entries to be leased next, in order, and whether size alone kept more back."""
         turns = self._turns(queue)
         passes = dict(turns.waiting)
         room = {tenant: self._room(queue, tenant) for tenant in passes}
-        lines: dict[tuple[str, bool], list[_Entry]] = {}
+        lines: dict[tuple[str, bool], list[Entry]] = {}
         for entry in sorted(self._entries(queue).values(), key=lambda one: one.order, reverse=True):
             if entry.is_ready:
                 lines.setdefault((entry.task.tenant, entry.is_regrade), []).append(entry)
-        chosen: list[_Entry] = []
+        chosen: list[Entry] = []
         size = 0
         while len(chosen) < limit:
             classes = (False, True) if free - len(chosen) >= 2 else (False,)
@@ -415,7 +369,7 @@ class MemoryQueue:
                 self._settle(queue, tenant)
             self._on_wake(queue)
 
-    def _hold(self, entry: _Entry) -> LeaseToken:
+    def _hold(self, entry: Entry) -> LeaseToken:
         fence = int(self._clock.time() * 1_000_000) + next(self._fences)
         entry.token = LeaseToken(f"{fence}-{secrets.token_hex(6)}")
         entry.expiry_ms = self._now_ms() + self._lease_ms
@@ -425,7 +379,7 @@ class MemoryQueue:
         return int(self._clock.time() * 1000)
 
 
-def _lease(entry: _Entry) -> Lease:
+def _lease(entry: Entry) -> Lease:
     task = entry.task
     assert entry.token is not None
     return Lease(
