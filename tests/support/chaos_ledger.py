@@ -51,13 +51,18 @@ class Ledger:
     repeats: int = 0
     recent: list[str] = field(default_factory=list[str])
 
+    def forbid(self, what: str) -> None:
+        """An answer that breaks the contract; told at once, for it to stand next to the faults."""
+        self.forbidden.append(what)
+        print(f"chaos: FORBIDDEN {what}", flush=True)  # noqa: T201
+
     def accept(self, how: str, request: Request, name: str, score: float) -> None:
         """An OK answer: ``name`` is the submission; the same request must always get the same one."""
         self.sent[how] += 1
         self.statuses["OK"] += 1
         first = self.accepted.setdefault(request, name)
         if first != name:
-            self.forbidden.append(f"{request} was answered with {first} and with {name}")
+            self.forbid(f"{request} was answered with {first} and with {name}")
             return
         if name in self.scores:
             self.repeats += 1
@@ -83,7 +88,7 @@ class Ledger:
             error.code is grpc.StatusCode.ABORTED and error.retry_after is not None
         ):
             return True
-        self.forbidden.append(f"{how}: {error.code.name} {error.reason}: {error.message}")
+        self.forbid(f"{how}: {error.code.name} {error.reason}: {error.message}")
         return False
 
     @property

@@ -220,7 +220,7 @@ class _Person:
                 if not self.ledger.refuse(how, error, allowed=allowed):
                     return None
                 if time.monotonic() - began > PATIENCE_SECONDS:
-                    self.ledger.forbidden.append(f"{how}: not within {PATIENCE_SECONDS:g} s: {error.message}")
+                    self.ledger.forbid(f"{how}: not within {PATIENCE_SECONDS:g} s: {error.message}")
                     return None
                 await asyncio.sleep(pause_seconds(attempt, error.retry_after))
         raise AssertionError
@@ -298,7 +298,7 @@ class _Student:
         try:
             return await self._other.wait_graded(name, timeout=PATIENCE_SECONDS)
         except TimeoutError:
-            self._person.ledger.forbidden.append(f"watch: {name} was not final in {PATIENCE_SECONDS:g} s")
+            self._person.ledger.forbid(f"watch: {name} was not final in {PATIENCE_SECONDS:g} s")
             return await self._other.get_submission(name)
 
 
@@ -364,7 +364,7 @@ class _Batches:
             if not again:
                 return
             if time.monotonic() - began > PATIENCE_SECONDS:
-                self._person.ledger.forbidden.append(f"batch: {len(again)} not within {PATIENCE_SECONDS:g} s")
+                self._person.ledger.forbid(f"batch: {len(again)} not within {PATIENCE_SECONDS:g} s")
                 return
             open_ones = again
             await asyncio.sleep(pause_seconds(attempt, None))
@@ -399,9 +399,9 @@ class _Streams:
                         "stream", homework.request, result.submission.name, homework.score
                     )
                 elif result.error is not None:
-                    self._person.ledger.forbidden.append(f"stream: {result.error}")
+                    self._person.ledger.forbid(f"stream: {result.error}")
             if settled != len(chunk):
-                self._person.ledger.forbidden.append(f"stream: {settled} of {len(chunk)} were settled")
+                self._person.ledger.forbid(f"stream: {settled} of {len(chunk)} were settled")
 
         return send
 
@@ -432,7 +432,7 @@ class _Reader:
                 if found is not None:
                     person.ledger.answered("get")
                     if found.name != name or found.max_score != 3.0:
-                        person.ledger.forbidden.append(f"get: {name} was answered with {found.name}")
+                        person.ledger.forbid(f"get: {name} was answered with {found.name}")
             if person.chance(0.1) and await person.insist("list", self._list) is not None:
                 person.ledger.answered("list")
             await person.rest(person.load.pause)
