@@ -12,11 +12,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, UpdateAssignmentRequest
 from cinnabar.gateway.v1.grading_service_pb2 import SubmitGradingRequest
+from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_gateway.adapters.memory import MemoryStorage
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
-from cinnabar_gateway.admission import AdmissionRequest, Result, Settlement, Verdict
-from cinnabar_gateway.records import Committed, Fate, NewSubmission
+from cinnabar_gateway.admission import (
+    Admission,
+    AdmissionRequest,
+    Result,
+    Settlement,
+    Verdict,
+)
+from cinnabar_gateway.records import Committed, Fate, NewSubmission, Reservation
 from tests.support.gateway_world import (
     INSTRUCTOR,
     PARENT,
@@ -43,12 +50,15 @@ class Gate(MemoryStorage):
         self.open = asyncio.Event()
         self.open.set()
         self.unreachable = False
+        self.away = False
         self.given = 0
 
     async def create_submissions(self, new: Sequence[NewSubmission]) -> list[Committed]:
         """See SubmissionStore."""
         self.given += len(new)
         await self.open.wait()
+        if self.away:
+            raise DependencyUnavailable("storage")
         if self.unreachable:
             return [Committed(Fate.UNAVAILABLE, one.submission_id, ()) for one in new]
         return await super().create_submissions(new)
@@ -183,16 +193,53 @@ async def test_a_caller_that_gives_up_leaves_an_answer_behind() -> None:
         assert (storage.given, len(storage.submissions)) == (1, 1)
 
 
-async def test_what_is_not_known_leaves_the_key_reserved() -> None:
+@pytest.mark.parametrize("way", ["told", "raised"])
+async def test_what_is_not_known_frees_the_key(way: str) -> None:
     storage = Gate()
     async with world(storage=storage, admission_wait_seconds=0.05) as gateway:
         await gateway.assignment()
-        storage.unreachable = True
+        storage.unreachable = way == "told"
+        storage.away = way == "raised"
         assert (await refused(gateway, create_request(request_id="r"))).reason == "DEPENDENCY_UNAVAILABLE"
-        storage.unreachable = False
-        assert (await refused(gateway, create_request(request_id="r"))).reason == "REQUEST_IN_PROGRESS"
-        gateway.admissions.forget()  # the reservation runs out
-        await gateway.submissions.CreateSubmission(create_request(request_id="r"), metadata=STUDENT)
+        storage.unreachable = storage.away = False
+
+        async def accepted() -> bool:
+            try:
+                await gateway.submissions.CreateSubmission(create_request(request_id="r"), metadata=STUDENT)
+            except grpc.aio.AioRpcError as error:
+                return refusal_of(error).reason != "REQUEST_IN_PROGRESS"
+            return True
+
+        await until(accepted, "the key is free, long before its reservation runs out", seconds=5.0)
+
+
+class Held(MemoryAdmissions):
+    """Does not settle before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.asked_to_settle = 0
+
+    async def settle(self, ends: Sequence[Settlement]) -> None:
+        """See Admissions."""
+        self.asked_to_settle += 1
+        await self.open.wait()
+        await super().settle(ends)
+
+
+async def test_what_is_being_settled_when_the_gateway_stops_is_settled_all_the_same() -> None:
+    admissions = Held()
+    admission = Admission(admissions, SystemClock())
+    request = AdmissionRequest(
+        tenant="t", user="u", method="CreateSubmission", cost=1, key="key", fingerprint=b"f"
+    )
+    verdict = (await admissions.admit([request]))[0]
+    async with admission.running():
+        admission.settle([Settlement(Reservation("t", "u", "key", verdict.reservation), b"name")])
+        await until(lambda: admissions.asked_to_settle == 1, "it is being settled")
+        admissions.open.set()
+    assert (await admissions.admit([request]))[0].result is Result.REPLAY
 
 
 async def test_what_was_not_even_tried_frees_its_key() -> None:

@@ -157,6 +157,41 @@ async def test_what_does_not_fit_is_dropped_and_counted() -> None:
     assert set(queue.tasks) == {("s1/q", 1), ("s2/q", 1), ("s4/q", 1)}
 
 
+class HeldQueue(MemoryQueue):
+    """Takes nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.asked = 0
+
+    async def enqueue(self, tasks: Sequence[QueuedTask]) -> None:
+        """See Queue."""
+        self.asked += 1
+        await self.open.wait()
+        await super().enqueue(tasks)
+
+
+async def test_what_is_being_handed_over_when_a_gateway_stops_is_handed_over() -> None:
+    queue = HeldQueue()
+    async with Handoff(queue, max_batch=2).running() as handoff:
+        handoff.offer([task(number) for number in range(5)])
+        await until(lambda: queue.asked == 2, "both lanes are at it")
+        queue.open.set()
+    assert len(queue.tasks) == 5
+    assert handoff.pending == 0
+
+
+async def test_an_outage_long_ago_does_not_keep_a_gateway_that_stops_from_handing_over() -> None:
+    queue = BrokenQueue()
+    async with Handoff(queue, max_batch=2).running() as handoff:
+        handoff.offer([task(9)])
+        await until(lambda: handoff.failed == 1, "an enqueue has failed")
+        queue.away = False
+        handoff.offer([task(number) for number in range(5)])
+    assert len(queue.tasks) == 5
+
+
 async def test_a_gateway_that_stops_hands_over_what_waits() -> None:
     queue = MemoryQueue()
     async with Handoff(queue, max_batch=2).running() as handoff:

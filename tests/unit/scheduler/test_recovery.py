@@ -18,7 +18,7 @@ from cinnabar_scheduler.locks import Held, Locks
 from cinnabar_scheduler.open_tasks import PAGE
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.ports import OpenTasks, StoreUnavailable
-from cinnabar_scheduler.recovery import Recovery
+from cinnabar_scheduler.recovery import Recovery, pause_seconds
 from cinnabar_scheduler.sweep import Sweep
 from cinnabar_scheduler.tasks import DeadLetter, QueueName, QueueState, Task
 from tests.support.scheduler_doubles import MemoryStore, RecordingBus
@@ -391,3 +391,10 @@ async def test_the_leader_counts_and_a_follower_does_not(
     leader.cancel()
     await asyncio.wait((leader,))
     assert parts.conservation.last is None
+
+
+@pytest.mark.parametrize(
+    ("took", "pause"), [(0.01, 10.0), (0.6, 12.0), (2.0, 15.0), (14.0, 15.0), (40.0, 40.0)]
+)
+def test_a_sweep_that_takes_long_comes_less_often_but_within_bounds(took: float, pause: float) -> None:
+    assert pause_seconds(10.0, took) == pause

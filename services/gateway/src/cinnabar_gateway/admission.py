@@ -218,6 +218,9 @@ class Admission:
             return 0
         try:
             await self._admissions.settle(batch)
+        except asyncio.CancelledError:  # it may have arrived; settling twice is ignored
+            self._ends.extendleft(reversed(batch))
+            raise
         except SuiteError as error:
             self.unsettled += len(batch)
             self._lost(error)

@@ -73,7 +73,8 @@ class Handoff:
             finally:
                 for lane in lanes:
                     lane.cancel()
-        while self.failed == 0 and await self.run_once():
+        failed = self.failed
+        while self.failed == failed and await self.run_once():
             pass
 
     async def run_once(self) -> int:
@@ -87,6 +88,10 @@ class Handoff:
             return 0
         try:
             await self._queue.enqueue(batch)
+        except asyncio.CancelledError:  # it may have arrived; what is there already is not queued twice
+            self._waiting.extendleft(reversed(batch))
+            self._bytes += sum(len(task.answer) for task in batch)
+            raise
         except SuiteError as error:
             self.failed += len(batch)
             log.warning(

@@ -42,6 +42,7 @@ from cinnabar_gateway.records import (
     ItemState,
     NewSubmission,
     QueuedTask,
+    Reservation,
     Submission,
     SubmissionKey,
     SubmissionPage,
@@ -224,7 +225,7 @@ class Submissions:
         ]
 
     def _release(self, new: Sequence[NewSubmission]) -> None:
-        """Frees the request ids of what was not even tried."""
+        """Frees the request ids of what was not tried, or of which nothing is known."""
         self._settle([Settlement(one.reservation, None) for one in new if one.reservation is not None])
 
     async def get(self, identity: Identity, name: SubmissionName, min_positions: Positions) -> Submission:
@@ -279,10 +280,19 @@ class Submissions:
         return after, positions
 
     async def _commit(self, batch: list[NewSubmission]) -> list[Committed]:
-        committed = await self._store.create_submissions(batch)
+        try:
+            committed = await self._store.create_submissions(batch)
+        except SuiteError:
+            self._release(batch)
+            raise
         # Here and not in `create`: whoever waits there may be gone by now.
-        ends = [_end(new, one) for new, one in zip(batch, committed, strict=True) if new.reservation]
-        self._settle([end for end in ends if end is not None])
+        self._settle(
+            [
+                _end(new.reservation, new, one)
+                for new, one in zip(batch, committed, strict=True)
+                if new.reservation
+            ]
+        )
         self._handoff.offer(
             [
                 QueuedTask(
@@ -313,14 +323,16 @@ class Submissions:
         return [found.get(key) for key, _ in batch]
 
 
-def _end(new: NewSubmission, committed: Committed) -> Settlement | None:
-    """What to settle for a submission with a reservation; None while it is not known what became of it."""
-    if new.reservation is None or committed.fate is Fate.UNAVAILABLE:
-        return None
+def _end(reservation: Reservation, new: NewSubmission, committed: Committed) -> Settlement:
+    """How to settle the reservation of a submission.
+
+    What is not known to be committed frees its key too: the next call meets the unique index, which says
+    what became of the first, while a key that stays reserved keeps its caller out for half a minute.
+    """
     if committed.fate not in (Fate.CREATED, Fate.DUPLICATE):
-        return Settlement(new.reservation, None)
+        return Settlement(reservation, None)
     name = SubmissionName(new.name.course, new.name.assignment, committed.submission_id)
-    return Settlement(new.reservation, str(name).encode())
+    return Settlement(reservation, str(name).encode())
 
 
 def fresh(new: NewSubmission) -> Submission:

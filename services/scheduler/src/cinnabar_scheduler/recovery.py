@@ -25,8 +25,10 @@ EXPIRY_CHECK_SECONDS = 0.5
 CONTROL_CHECK_SECONDS = 2.0
 COUNT_SECONDS = 30.0
 BATCH = 1000
-# A sweep, and a count of all tasks, may each use up to one part in so many of the time.
+# A sweep, and a count of all tasks, may each use up to one part in so many of the time, but for this:
+# what it takes also grows with a machine that is busy, and what a sweep would find waits for it.
 DUTY = 20
+LONGEST_PAUSE_SECONDS = 15.0
 
 
 class Recovery:
@@ -164,8 +166,13 @@ class Recovery:
             self._counts.done(time.monotonic() - began)
 
 
+def pause_seconds(wanted: float, took: float) -> float:
+    """How long to rest after work of ``took`` seconds that is to be done every ``wanted`` seconds."""
+    return max(wanted, min(DUTY * took, max(LONGEST_PAUSE_SECONDS, took)))
+
+
 class _Due:
-    """When something is to be done again: after ``seconds``, or DUTY times what it took if that is longer."""
+    """When something is to be done again: after ``seconds``, or more when it takes long."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -177,7 +184,7 @@ class _Due:
 
     def done(self, took: float) -> None:
         """It ended just now, after ``took`` seconds of work."""
-        self._next = time.monotonic() + max(self._seconds, DUTY * took)
+        self._next = time.monotonic() + pause_seconds(self._seconds, took)
 
 
 async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> None:
