@@ -67,6 +67,8 @@ async def stack(server_folder: Path, links: Proxies, clock: Path) -> AsyncGenera
         launchers={SKEWED_GRADER: (str(Path(skewed_clock.__file__)), str(clock))},
         env={
             "scheduler": QUICK,
+            # As the compose file has it, for gateways that are replaced while calls come in.
+            "gateway": {"GATEWAY_DRAIN_SECONDS": "2.5"},
             "grader": {"GRADER_QUEUES": "choice,text"},
         },
     )

@@ -7,9 +7,7 @@ from tests.support.scheduler_worker import worker
 from tests.support.waiting import until
 
 
-async def test_work_goes_through_two_schedulers_on_a_cluster(
-    valkey_cluster_url: str, tmp_path: Path
-) -> None:
+async def test_work_goes_through_two_schedulers_on_a_cluster(valkey_cluster_url: str, tmp_path: Path) -> None:
     policy = "[queues.default]\npartitions = 3"
     async with suite(valkey_cluster_url, tmp_path) as parts:
         here, there = await parts.scheduler(policy=policy), await parts.scheduler(policy=policy)

@@ -116,6 +116,7 @@ class ServiceEnvironment:
                     "GATEWAY_STORAGE_TARGET": self.storage_target,
                     "GATEWAY_SCHEDULER_TARGET": self.scheduler_target,
                     "GATEWAY_AUTH": "development",
+                    "GATEWAY_DRAIN_SECONDS": "0",
                 }
             case "grader":
                 return {"GRADER_LISTEN": listen, "GRADER_SCHEDULER_TARGET": self.scheduler_target}

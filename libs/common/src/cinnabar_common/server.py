@@ -47,12 +47,15 @@ async def serving(
     health: HealthBoard,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     grace_seconds: float = GRACE_SECONDS,
+    drain_seconds: float = 0.0,
 ) -> AsyncGenerator[int]:
     """Serves on ``listen`` ("host:port", port 0 for a free one); yields the port.
 
     ``register`` adds the servicers, ``services`` are their full names for
     reflection. Health and reflection are added here. On exit the server says
-    NOT_SERVING, then gives calls in flight ``grace_seconds`` to end.
+    NOT_SERVING, takes calls for ``drain_seconds`` more, in which balancers look
+    away, then gives those in flight ``grace_seconds`` to end. Without the drain a
+    call that arrives just then may be answered with a bare CANCELLED by gRPC itself.
     """
     server = grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=_OPTIONS)
     register(server)
@@ -65,6 +68,7 @@ async def serving(
         async with health.running():
             log.info("serving", extra={"listen": listen, "port": port})
             yield port
+        await asyncio.sleep(drain_seconds)
     finally:
         await server.stop(grace_seconds)
 

@@ -194,6 +194,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
                 health=board,
                 interceptors=[CallInterceptor(development_identity)],
                 grace_seconds=config.grace_seconds,
+                drain_seconds=config.drain_seconds,
             )
         )
         # Watches would hold the server for its whole grace; their clients find another gateway.

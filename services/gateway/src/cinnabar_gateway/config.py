@@ -71,6 +71,8 @@ class GatewayConfig:
     admission_wait_seconds: float = 2.0
     """How long a call waits for an equal one that is in progress."""
     grace_seconds: float = 5.0
+    drain_seconds: float = 0.0
+    """How long calls are still taken after health says NOT_SERVING: until the balancer has seen it."""
 
     def __post_init__(self) -> None:
         if self.auth != DEVELOPMENT:
@@ -78,6 +80,8 @@ class GatewayConfig:
         for name in ("storage_target", "scheduler_target"):
             if not all(part.strip() for part in getattr(self, name).split(",")):
                 raise ValueError(f"GATEWAY_{name.upper()} must be host:port[,host:port…]")
+        if not 0 <= self.drain_seconds <= 60:
+            raise ValueError("GATEWAY_DRAIN_SECONDS must be 0 to 60")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"GATEWAY_{name.upper()} must be more than 0")
