@@ -40,8 +40,9 @@ def task(
     item_key: str = "rev1/q1",
     answer: bytes = b"",
     grade_by_ms: int | None = None,
+    ready_now: bool = False,
 ) -> Task:
-    """A task that is ready at once."""
+    """A task that is ready at once, or at ``ready_ms`` where that is later."""
     return Task(
         task=f"{name or f'sub{next(_numbers):09d}'}/q1",
         tenant=tenant,
@@ -52,6 +53,7 @@ def task(
         item_key=item_key,
         answer=answer,
         grade_by_ms=grade_by_ms,
+        ready_now=ready_now,
     )
 
 

@@ -82,6 +82,13 @@ async def test_a_delayed_task_is_not_served_before_it_is_due(harness: Harness, d
     assert await leased_names(harness, 10) == ["later"]
 
 
+async def test_a_task_dated_by_a_clock_that_goes_ahead_is_ready_at_once(harness: Harness) -> None:
+    await harness.queue.enqueue([task("ahead", ready_ms=START_MS + 600_000, ready_now=True), task("now")])
+    counts = await harness.queue.counts(QUEUE)
+    assert (counts.ready, counts.delayed, counts.oldest_ready_ms) == (2, 0, START_MS)
+    assert sorted(await leased_names(harness, 10)) == ["ahead", "now"]
+
+
 async def test_large_answers_come_in_parts(harness: Harness) -> None:
     await harness.queue.enqueue([task(answer=b"x" * 1024 * 1024, tenant=f"t{n % 3}") for n in range(20)])
     sizes: list[int] = []

@@ -11,7 +11,9 @@ from cinnabar_scheduler.adapters.redis_clock import RedisClock
 from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.tasks import HeadStart
+from tests.support.scheduler_process import Suite
 from tests.support.scheduler_queue import FREE, QUEUE, task
+from tests.support.scheduler_worker import worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,13 @@ async def test_a_scheduler_with_a_wrong_clock_expires_nobodys_leases(valkey_url:
     assert await other.extend(QUEUE, [(lease.task, lease.token)]) == []
     assert await one.expired(QUEUE, 10) == []
     await redis.aclose()
+
+
+async def test_homework_dated_ahead_is_not_delayed_by_a_rebuild(parts: Suite) -> None:
+    """The time at which a submission was created is a gateway's, and its clock may be wrong."""
+    for dated in parts.storage.add_tasks(3, revision=parts.storage.add_revision()):
+        dated.create_time.seconds += 600
+    scheduler = await parts.scheduler()
+    async with worker(scheduler.target) as one:
+        await one.hello()
+        assert len(await one.take(3)) == 3

@@ -88,7 +88,12 @@ def test_a_task_is_ready_now_or_later(not_before_ms: int, ready_ms: int) -> None
     task = queued()
     task.not_before.CopyFrom(later)
     (converted,) = convert.tasks(pb.EnqueueRequest(tasks=[task]), NOW_MS)
-    assert converted.ready_ms == ready_ms
+    assert (converted.ready_ms, converted.ready_now) == (ready_ms, False)
+
+
+def test_a_task_without_a_time_is_ready_whatever_the_clocks_say() -> None:
+    (converted,) = convert.tasks(pb.EnqueueRequest(tasks=[queued()]), NOW_MS)
+    assert converted.ready_now
 
 
 def test_cancellations_are_grouped_by_queue_and_checked() -> None:

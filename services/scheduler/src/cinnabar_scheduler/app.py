@@ -80,7 +80,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         refusals = Refusals()
         leaving = asyncio.Event()
         tally, times = Tally(), ServiceTimes()
-        dispatcher = Dispatcher(queue, ItemSource(store), refusals.add, tally)
+        dispatcher = Dispatcher(queue, ItemSource(store), refusals.add, tally, now=redis_clock.time)
 
         def cancelled(tokens: Sequence[LeaseToken]) -> None:
             dispatcher.cancel(tokens)
@@ -134,7 +134,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         def weight(tenant: str) -> float:
             return policy.current.tenant(tenant).weight / policy.current.default_tenant.weight
 
-        loads = Loads(queue, dispatcher.sessions, times, SystemClock(), weight)
+        loads = Loads(queue, dispatcher.sessions, times, redis_clock, weight)
         if config.metrics_listen:
             metrics = Metrics(
                 loads,
@@ -163,7 +163,16 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         def register(server: grpc.aio.Server) -> None:
             add_QueueServiceServicer_to_server(
                 QueueService(
-                    queue, dispatcher, followers, bus, enqueues, leaving, loads, control, conservation
+                    queue,
+                    dispatcher,
+                    followers,
+                    bus,
+                    enqueues,
+                    leaving,
+                    loads,
+                    control,
+                    conservation,
+                    now=redis_clock.time,
                 ),
                 server,
             )

@@ -92,9 +92,7 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
         if problems:
             violations += [problem.under(f"tasks[{index}]") for problem in problems]
             continue
-        ready_ms = now_ms
-        if task.HasField("not_before"):
-            ready_ms = max(now_ms, task.not_before.ToMilliseconds())
+        waits = task.HasField("not_before")
         result.append(
             Task(
                 task=task.task,
@@ -102,10 +100,11 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
                 queue=QueueName(task.queue),
                 generation=task.generation,
                 head_start=head_start(task.priority),
-                ready_ms=ready_ms,
+                ready_ms=max(now_ms, task.not_before.ToMilliseconds()) if waits else now_ms,
                 item_key=task.item_key,
                 answer=task.answer,
                 grade_by_ms=task.grade_by.ToMilliseconds() if task.HasField("grade_by") else None,
+                ready_now=not waits,
             )
         )
     if violations:

@@ -72,11 +72,15 @@ class Dispatcher:
         items: ItemSource,
         unknown_item: Callable[[list[Lease]], None],
         tally: Tally | None = None,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """``now`` is the unix time of the queue, in seconds."""
         self._queue = queue
         self._items = items
         self._unknown_item = unknown_item
         self._tally = tally or Tally()
+        self._now = now
         self._attached: list[Attachment] = []
         self._wakes: dict[QueueName, asyncio.Event] = {}
         self._loops: dict[QueueName, asyncio.Task[None]] = {}
@@ -146,7 +150,7 @@ class Dispatcher:
             return Pause(0)
         if leased.next_due_ms is None:
             return Pause(IDLE_SECONDS)
-        return Pause(min(IDLE_SECONDS, max(0.001, leased.next_due_ms / 1000 - time.time())))
+        return Pause(min(IDLE_SECONDS, max(0.001, leased.next_due_ms / 1000 - self._now())))
 
     async def _loop(self, queue: QueueName) -> None:
         wake = self._wakes[queue]

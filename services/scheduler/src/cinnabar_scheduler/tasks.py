@@ -38,7 +38,11 @@ class HeadStart(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task to be queued."""
+    """A task to be queued, to be leased from ``ready_ms`` (unix time) on.
+
+    ``ready_now``: nobody asked for that time, it is when the task came to be by some other machine's
+    clock. Should that one be ahead, the task is ready all the same.
+    """
 
     task: str
     tenant: str
@@ -49,6 +53,11 @@ class Task:
     item_key: str
     answer: bytes
     grade_by_ms: int | None = None
+    ready_now: bool = False
+
+    def ready_at(self, now_ms: int) -> int:
+        """When it is ready, seen at ``now_ms`` by the clock of the queue."""
+        return min(self.ready_ms, now_ms) if self.ready_now else self.ready_ms
 
 
 @dataclass(frozen=True, slots=True)

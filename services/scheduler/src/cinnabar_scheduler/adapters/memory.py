@@ -6,6 +6,7 @@ import itertools
 import random
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from cinnabar_common.clock import Clock
 from cinnabar_scheduler.adapters.memory_state import Entry, State, Turns
@@ -97,9 +98,12 @@ class MemoryQueue:
             if known is not None:
                 del entries[task.task]
                 self._settle(task.queue, known.task.tenant)
-            entry = entries[task.task] = Entry(task, int(task.head_start), overdue_ms=task.grade_by_ms)
-            if task.ready_ms > self._now_ms():
-                entry.due_ms = task.ready_ms
+            ready_ms = task.ready_at(self._now_ms())
+            entry = entries[task.task] = Entry(
+                replace(task, ready_ms=ready_ms), int(task.head_start), overdue_ms=task.grade_by_ms
+            )
+            if ready_ms > self._now_ms():
+                entry.due_ms = ready_ms
             self._settle(task.queue, task.tenant)
         for queue in {task.queue for task, new in zip(tasks, added, strict=True) if new}:
             self._on_wake(queue)

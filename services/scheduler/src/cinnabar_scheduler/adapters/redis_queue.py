@@ -87,20 +87,21 @@ class RedisQueue:
                 for start in range(0, len(members), BATCH):
                     batch = members[start : start + BATCH]
                     args: list[str | int | bytes] = []
+                    now_ms = self._now_ms()
                     for task in [tasks[index] for index in batch]:
                         args += (
                             task.task,
                             task.tenant,
                             task.generation,
                             int(task.head_start),
-                            task.ready_ms,
+                            task.ready_at(now_ms),
                             task.grade_by_ms or 0,
                             task.item_key.encode() + b"\n" + task.answer,
                         )
                     prefix = self._layout.prefix(queue, partition)
                     marked, *there = cast(
                         "list[int]",
-                        await self._enqueue(prefix, self._now_ms(), WAKE_CHANNEL, queue, *args),
+                        await self._enqueue(prefix, now_ms, WAKE_CHANNEL, queue, *args),
                     )
                     for position in there:
                         added[batch[position]] = False

@@ -180,7 +180,8 @@ def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
     for one in page.tasks:
         item = one.item_id
         ready_ms = _ms(one.create_time)
-        if one.HasField("grade_after"):
+        waits = one.HasField("grade_after")
+        if waits:
             ready_ms = max(ready_ms, _ms(one.grade_after))
         tasks.append(
             Task(
@@ -193,6 +194,7 @@ def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
                 item_key=f"{one.revision_id}/{item}",
                 answer=_answer(one.answers, item),
                 grade_by_ms=_ms(one.grade_by) if one.HasField("grade_by") else None,
+                ready_now=not waits,
             )
         )
     return tasks
