@@ -15,9 +15,9 @@ from cinnabar_local.stack import Stack, StackConfig, running
 from tests.support import skewed_clock
 from tests.support.chaos_campaign import campaign
 from tests.support.chaos_faults import REBUILD_LINKS, Faults
+from tests.support.chaos_homework import ITEMS, MARKER, Load
 from tests.support.chaos_oracle import longest_stall, problems
 from tests.support.chaos_schedule import LINKS, LONG, SHORT, SKEWED_GRADER, schedule
-from tests.support.chaos_traffic import ITEMS, MARKER, Load
 from tests.support.tcp_proxy import Proxies, proxies
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "0"))

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from cinnabar_local import sql
 from cinnabar_local.stack import Stack
 from tests.support.chaos_faults import Faults
+from tests.support.chaos_homework import Load
 from tests.support.chaos_ledger import Ledger
 from tests.support.chaos_metrics import Counters, scraping
 from tests.support.chaos_oracle import DEAD, OPEN, Account, account, longest_stall, longest_wait, open_since
 from tests.support.chaos_quiet import leftovers, nothing_queued
 from tests.support.chaos_schedule import Fault, Kind, Step
-from tests.support.chaos_traffic import Load, Probe, flowing, probing
+from tests.support.chaos_traffic import Probe, flowing, probing
 from tests.support.chaos_watch import MEBIBYTE, Logs, Watch, read_logs, watching
 from tests.support.waiting import until
 
@@ -63,6 +64,7 @@ class Report:
         cancelled = len(found.tasks) - len(found.in_state(DEAD)) - len(found.in_state(OPEN))
         sent = ", ".join(f"{how} {count}" for how, count in sorted(ledger.sent.items()))
         faults = len(self.recovered)
+        longest = ", ".join(f"{how} {seconds:.1f}" for how, seconds in sorted(ledger.longest.items()))
         lines = [
             f"seed {self.seed}, {self.seconds:.0f} s, {faults} faults, quiet after {self.settled:.1f} s",
             *self._fault_lines(),
@@ -73,6 +75,7 @@ class Report:
             f"idempotent repeats answered {ledger.repeats}",
             f"longest stall {longest_stall(found):.1f} s, from accept to grade {longest_wait(found):.1f} s",
             f"statuses seen by clients: {statuses}",
+            f"longest that a client had to try, in seconds: {longest}",
             f"memory in MiB (after the last start, at the end, most): {self._memory()}",
         ]
         lines += [f"dead letter: {task}" for task in found.in_state(DEAD)[:20]]

@@ -37,6 +37,7 @@ class Ledger:
     ``deadlines``    those that are given up when they have no grade by a time of their own
     ``cancelled``    submissions whose cancellation was answered with OK
     ``seen_final``   submissions that a watcher saw in a final state, with its score
+    ``longest``      seconds from the first try of a request to its answer, the most there were of each kind
     ``forbidden``    answers that no valid request may get, in words
     """
 
@@ -49,6 +50,7 @@ class Ledger:
     forbidden: list[str] = field(default_factory=list[str])
     sent: Counter[str] = field(default_factory=Counter[str])
     repeats: int = 0
+    longest: dict[str, float] = field(default_factory=dict[str, float])
     recent: list[str] = field(default_factory=list[str])
 
     def forbid(self, what: str) -> None:
@@ -70,6 +72,10 @@ class Ledger:
         self.scores[name] = score
         self.recent.append(name)
         del self.recent[:-200]
+
+    def insisted(self, how: str, seconds: float) -> None:
+        """How long one client had to try."""
+        self.longest[how] = max(self.longest.get(how, 0.0), seconds)
 
     def answered(self, how: str) -> None:
         """An OK answer to anything else."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import itertools
-import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import (
@@ -19,66 +15,26 @@ from cinnabar.gateway.v1.submission_service_pb2 import (
     Submission,
 )
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
-from cinnabar.grader.v1.grade_pb2 import Answer
-from cinnabar.grader.v1.item_pb2 import ChoiceSpec, Item, TextSpec
-from cinnabar_client import ApiError, Client, submission_request
+from cinnabar_client import Client
 from cinnabar_client.connection import Connection, open_channel
 from cinnabar_client.errors import from_status
 from cinnabar_client.patience import pause_seconds
 from cinnabar_local.stack import Stack
-from tests.support.chaos_ledger import Ledger, Request
+from tests.support.chaos_homework import (
+    ASSIGNMENT,
+    COURSE,
+    ITEMS,
+    PARENT,
+    PATIENCE_SECONDS,
+    Homework,
+    Load,
+    Person,
+)
+from tests.support.chaos_ledger import Ledger
 from tests.support.chaos_rest import RestClient
 
-T = TypeVar("T")
-COURSE, ASSIGNMENT = "chaos", "storm"
-PARENT = f"courses/{COURSE}/assignments/{ASSIGNMENT}"
-# In some answers, so that a log that repeats what a student wrote gives itself away.
-MARKER = "mein-geheimnis-7341"
-ITEMS = (
-    Item(item="colour", points=1, text=TextSpec(accepted=["red"])),
-    Item(
-        item="pick",
-        points=2,
-        choice=ChoiceSpec(options=[ChoiceSpec.Option(id="a"), ChoiceSpec.Option(id="b")], correct=["a"]),
-    ),
-)
 CALL_SECONDS = 15.0
-# How long a client goes on with one request; no outage is meant to last so long.
-PATIENCE_SECONDS = 120.0
 BATCH, CHUNK = 12, 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """How much traffic: pauses are seconds between requests of one client, with half of it at random."""
-
-    tenants: int = 3
-    students: int = 2
-    pause: float = 0.12
-    bulk_pause: float = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Not to be graded before ``after``; given up at ``by``."""
-
-    after: dt.datetime | None = None
-    by: dt.datetime | None = None
-
-    @property
-    def refusals(self) -> tuple[str, ...]:
-        """Reasons for which one that was never accepted is rightly refused: its time has passed."""
-        return ("INVALID_REQUEST",) if self.after or self.by else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Homework:
-    """A submission before it is sent, and what it must earn."""
-
-    request: Request
-    message: CreateSubmissionRequest
-    score: float
-    times: Times = Times()
 
 
 @asynccontextmanager
@@ -107,7 +63,7 @@ class Probe:
     """One student more, who tells when the suite grades again."""
 
     def __init__(self, client: Client, ledger: Ledger, *, seed: int) -> None:
-        self._person = _Person(ledger, "chaos-0", "probe", seed, Load())
+        self._person = Person(ledger, "chaos-0", "probe", seed, Load())
         self._client = client
         self._student = _Student(self._person, client, client)
 
@@ -149,87 +105,23 @@ async def _tenant(
     for number in range(load.students):
         name = f"student-{number}"
         token = f"dev.{tenant}.student.{name}"
-        person = _Person(ledger, tenant, name, seed, load)
+        person = Person(ledger, tenant, name, seed, load)
         people.append(_Student(person, await connected(token), await connected(token)).run)
         rest_name = f"rest-{number}"
         rest = await exits.enter_async_context(
             RestClient(stack.addresses.http, token=f"dev.{tenant}.student.{rest_name}", timeout=CALL_SECONDS)
         )
-        people.append(_RestStudent(_Person(ledger, tenant, rest_name, seed, load), rest).run)
-    people.append(_Batches(_Person(ledger, tenant, "batch", seed, load), connection).run)
-    people.append(_Streams(_Person(ledger, tenant, "stream", seed, load), staff).run)
-    people.append(_Reader(_Person(ledger, tenant, "reader", seed, load), staff).run)
+        people.append(_RestStudent(Person(ledger, tenant, rest_name, seed, load), rest).run)
+    people.append(_Batches(Person(ledger, tenant, "batch", seed, load), connection).run)
+    people.append(_Streams(Person(ledger, tenant, "stream", seed, load), staff).run)
+    people.append(_Reader(Person(ledger, tenant, "reader", seed, load), staff).run)
     return people
-
-
-def _answers(number: int) -> tuple[list[Answer], float]:
-    right = number % 3 != 0
-    answers = [
-        Answer(item="colour", text="red" if right else f"blue {MARKER}"),
-        Answer(item="pick", choice=Answer.Choice(options=["a"])),
-    ]
-    return answers, 3.0 if right else 2.0
-
-
-class _Person:
-    """What everybody has: a name, homework without end, and the stubbornness to hand it in."""
-
-    def __init__(self, ledger: Ledger, tenant: str, name: str, seed: int, load: Load) -> None:
-        self.ledger = ledger
-        self.tenant = tenant
-        self.name = name
-        self.load = load
-        self.random = random.Random(f"{seed}/{tenant}/{name}")
-        self._numbers = itertools.count()
-
-    def homework(self, *, author: str | None = None) -> Homework:
-        """The next; its request id is never used for another."""
-        number = next(self._numbers)
-        answers, score = _answers(number)
-        request = Request(self.tenant, author or self.name, f"{self.name}-{number}")
-        message = submission_request(PARENT, answers, author=request.author, request_id=request.request_id)
-        return Homework(request, message, score)
-
-    def timed(self) -> Homework:
-        """The next, not to be graded yet, or to be given up soon."""
-        moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.random.uniform(1.0, 4.0))
-        times = Times(after=moment) if self.chance(0.5) else Times(by=moment)
-        return replace(self.homework(), times=times)
-
-    def classwork(self, size: int) -> list[Homework]:
-        """Homework of many authors, so of many shards."""
-        return [self.homework(author=f"author-{self.random.randrange(400)}") for _ in range(size)]
-
-    def chance(self, probability: float) -> bool:
-        """Whether, this time."""
-        return self.random.random() < probability
-
-    async def rest(self, pause: float) -> None:
-        """Nobody writes without a pause."""
-        await asyncio.sleep(pause * self.random.uniform(0.5, 1.5))
-
-    async def insist(
-        self, how: str, call: Callable[[], Awaitable[T]], *, allowed: Sequence[str] = ()
-    ) -> T | None:
-        """Calls until it is answered with OK, as ApiError.retryable has it; None when it is refused."""
-        began = time.monotonic()
-        for attempt in itertools.count(1):
-            try:
-                return await call()
-            except ApiError as error:
-                if not self.ledger.refuse(how, error, allowed=allowed):
-                    return None
-                if time.monotonic() - began > PATIENCE_SECONDS:
-                    self.ledger.forbid(f"{how}: not within {PATIENCE_SECONDS:g} s: {error.message}")
-                    return None
-                await asyncio.sleep(pause_seconds(attempt, error.retry_after))
-        raise AssertionError
 
 
 class _Student:
     """Hands in over gRPC; repeats, doubles, cancels and watches some of it."""
 
-    def __init__(self, person: _Person, client: Client, other: Client) -> None:
+    def __init__(self, person: Person, client: Client, other: Client) -> None:
         self._person = person
         self._client = client
         self._other = other
@@ -305,7 +197,7 @@ class _Student:
 class _RestStudent:
     """Hands in over REST, on the path of the resource and on the flat one in turn."""
 
-    def __init__(self, person: _Person, client: RestClient) -> None:
+    def __init__(self, person: Person, client: RestClient) -> None:
         self._person = person
         self._client = client
 
@@ -329,7 +221,7 @@ class _RestStudent:
 class _Batches:
     """A course's answers handed in by its staff, some at a time."""
 
-    def __init__(self, person: _Person, connection: Connection) -> None:
+    def __init__(self, person: Person, connection: Connection) -> None:
         self._person = person
         self._connection = connection
         self._create = SubmissionServiceStub(connection.channel).BatchCreateSubmissions
@@ -376,7 +268,7 @@ class _Batches:
 class _Streams:
     """A course's answers streamed in by its staff."""
 
-    def __init__(self, person: _Person, client: Client) -> None:
+    def __init__(self, person: Person, client: Client) -> None:
         self._person = person
         self._client = client
 
@@ -413,7 +305,7 @@ def _messages(chunk: list[Homework]) -> Iterator[CreateSubmissionRequest]:
 class _Reader:
     """Reads what was accepted a moment ago, and lists."""
 
-    def __init__(self, person: _Person, client: Client) -> None:
+    def __init__(self, person: Person, client: Client) -> None:
         self._person = person
         self._client = client
 
