@@ -92,7 +92,7 @@ class Shape:
     """How long faults last (a range of seconds) and how many come together.
 
     ``recovery`` is what a recovery is taken to last when steps are counted into the duration. Without
-    ``every_replica`` one of each service is killed and one is paused in a round.
+    ``every_replica`` one of each service is killed, one is paused, and three links break in a round.
     """
 
     kill: tuple[float, float]
@@ -202,9 +202,8 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), SKEW_SECONDS),
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), -SKEW_SECONDS),
     ]
-    modes = [Kind.CUT, Kind.BLACKHOLE, Kind.DELAY] * (len(LINKS) // 3)
-    generator.shuffle(modes)
-    for (caller, callee), kind in zip(LINKS, modes, strict=True):
+    links = generator.sample(LINKS, len(LINKS) if shape.every_replica else 3)
+    for (caller, callee), kind in zip(links, itertools.cycle((Kind.CUT, Kind.BLACKHOLE, Kind.DELAY))):
         amount = round(generator.uniform(0.1, 0.4), 2) if kind is Kind.DELAY else 0.0
         deck.append(Fault(kind, f"{caller}>{callee}", between(shape.link), amount))
     return deck
