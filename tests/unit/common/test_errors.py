@@ -115,6 +115,13 @@ KINDS: dict[str, tuple[SuiteError, grpc.StatusCode, str, dict[str, str], set[str
         {"dependency": "redis"},
         {"RetryInfo"},
     ),
+    "QueueDraining": (
+        errors.QueueDraining("text"),
+        Code.UNAVAILABLE,
+        "QUEUE_DRAINING",
+        {"queue": "text"},
+        {"RetryInfo"},
+    ),
     "DeadlinePassed": (errors.DeadlinePassed(), Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED", {}, set()),
 }
 
