@@ -92,7 +92,8 @@ class Shape:
     """How long faults last (a range of seconds) and how many come together.
 
     ``recovery`` is what a recovery is taken to last when steps are counted into the duration. Without
-    ``every_replica`` one of each service is killed, one is paused, and three links break in a round.
+    ``every_replica`` one of each service is killed, one is paused, three links break in a round, and
+    Valkey is flushed in a rebuild only.
     """
 
     kill: tuple[float, float]
@@ -188,10 +189,8 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
     deck += [Fault(Kind.PAUSE, name, between(shape.pause)) for name in struck()]
     deck += [Fault(Kind.AWAY, name, between(shape.kill)) for name in _one_of_each(generator)]
     deck += [
-        Fault(Kind.PAUSE, VALKEY, between(shape.pause)),
         Fault(Kind.PAUSE, generator.choice(PRIMARIES), between(shape.pause)),
         Fault(Kind.PAUSE, generator.choice(REPLICAS), between(shape.pause)),
-        Fault(Kind.FLUSH, VALKEY, 0.0),
         Fault(Kind.EMPTY, VALKEY, 0.0),
         Fault(Kind.AWAY, VALKEY, shape.valkey_away),
         Fault(Kind.FLUSH_IN_REBUILD, VALKEY, 0.0),
@@ -202,6 +201,8 @@ def _deck(generator: random.Random, shape: Shape) -> list[Fault]:
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), SKEW_SECONDS),
         Fault(Kind.CLOCK, SKEWED_GRADER, between(shape.clock), -SKEW_SECONDS),
     ]
+    if shape.every_replica:  # faults of one process come one after the other, and each takes its time
+        deck += [Fault(Kind.FLUSH, VALKEY, 0.0), Fault(Kind.PAUSE, VALKEY, between(shape.pause))]
     links = generator.sample(LINKS, len(LINKS) if shape.every_replica else 3)
     for (caller, callee), kind in zip(links, itertools.cycle((Kind.CUT, Kind.BLACKHOLE, Kind.DELAY))):
         amount = round(generator.uniform(0.1, 0.4), 2) if kind is Kind.DELAY else 0.0
