@@ -89,7 +89,7 @@ class Admissions(Protocol):
     async def admit(self, requests: Sequence[AdmissionRequest]) -> list[Verdict]:
         """One verdict per request, in order; nothing is charged for what is not ADMITTED.
 
-        An admitted key is reserved until it is settled, 30 s at most. Whoever asks meanwhile is told
+        An admitted key is reserved until it is settled, 10 s at most. Whoever asks meanwhile is told
         IN_PROGRESS, afterwards REPLAY with the answer; with another fingerprint KEY_REUSED.
         """
         ...

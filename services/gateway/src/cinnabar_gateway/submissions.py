@@ -327,7 +327,7 @@ def _end(reservation: Reservation, new: NewSubmission, committed: Committed) -> 
     """How to settle the reservation of a submission.
 
     What is not known to be committed frees its key too: the next call meets the unique index, which says
-    what became of the first, while a key that stays reserved keeps its caller out for half a minute.
+    what became of the first, while a key that stays reserved keeps its caller out until it runs out.
     """
     if committed.fate not in (Fate.CREATED, Fate.DUPLICATE):
         return Settlement(reservation, None)

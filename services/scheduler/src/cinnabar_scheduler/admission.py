@@ -15,7 +15,7 @@ from cinnabar_scheduler.policy import Policy
 
 log = logging.getLogger(__name__)
 
-RESERVATION_SECONDS = 30.0
+RESERVATION_SECONDS = 10.0
 ANSWER_SECONDS = 86_400.0
 MAX_ANSWER_BYTES = 4096
 ASK_AGAIN_US = 50_000
@@ -92,7 +92,7 @@ class AdmissionStore(Protocol):
         First the key: an answer gives REPLAY, another fingerprint KEY_REUSED, a reservation IN_PROGRESS;
         none of these costs anything. Then the limits: all are charged, or none and the verdict is
         LIMITED, with the wait after which the cost fits, or with the longest period when it never does.
-        What is ADMITTED with a key has reserved it for 30 s.
+        What is ADMITTED with a key has reserved it for 10 s.
         """
         ...
 

@@ -22,7 +22,7 @@ class SchedulerConfig:
     redis_timeout_seconds: float = 2.0
     admission_timeout_seconds: float = 0.15
     """Of Redis, when the edge waits for it; what takes longer is decided without."""
-    reservation_seconds: float = 30.0
+    reservation_seconds: float = 10.0
     """How long an idempotency key stays reserved by a request that never ends."""
 
     def __post_init__(self) -> None:
