@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
+LAST_CHANCE_SECONDS = 1.0
 _MARGIN_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 0.4
 _KEY_SEPARATOR = "\n"  # in no request id
@@ -159,8 +160,12 @@ class Admission:
                 yield self
             finally:
                 task.cancel()
-        while not self.away and await self.settle_once():
-            pass
+        try:
+            async with asyncio.timeout(LAST_CHANCE_SECONDS):
+                while not self.away and await self.settle_once():
+                    pass
+        except TimeoutError:
+            log.warning("left to run out", extra={"reservations": len(self._ends)})
 
     async def admit(self, identity: Identity, call: Call, new: Sequence[NewSubmission]) -> list[Decision]:
         """One decision per submission, in order; those that may go on have their ``reservation`` set.
