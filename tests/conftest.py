@@ -2,7 +2,13 @@
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = ["tests.support.servers", "tests.support.suite"]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # A shell without job control starts background jobs with SIGINT ignored, and
 # processes inherit that: those under test could not be interrupted.
