@@ -4,6 +4,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+import cinnabar_local as cinnabar_local  # before gRPC, whose behaviour around forks it sets
+
 pytest_plugins = ["tests.support.servers", "tests.support.suite"]
 
 # How long an example takes says more about the machine than about the code.
