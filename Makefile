@@ -16,8 +16,11 @@ up: .venv/synced ## bring the suite up and keep it running
 down: .venv/synced ## stop a running suite
 	$(BIN)/python -m cinnabar_local down
 
-test: lint ## everything that must hold before a change lands
-	$(BIN)/pytest
+test: .venv/synced ## everything that must hold before a change lands
+	@mkdir -p build; $(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
+	$(BIN)/pytest; tests=$$?; \
+	wait $$lint || { cat build/lint.txt; exit 1; }; \
+	exit $$tests
 
 unit: .venv/synced ## the tests that need no server
 	$(BIN)/pytest tests/unit

@@ -132,7 +132,9 @@ async def _without_graders(folder: Path, wanted: set[str], samples: Samples, sca
         if "enqueue_to_delivery_p50_ms" in wanted:
             samples.add("delivery", *await delivery.enqueue_to_delivery(stack, int(DELIVERIES * scale)))
         if "redelivery_after_silence_s" in wanted:
-            samples.add("silence", *await faults.redelivery_after_silence(stack, SILENCES))
+            samples.add(
+                "silence", *await faults.redelivery_after_silence(stack, max(1, int(SILENCES * scale)))
+            )
         if "rebuild_after_flush_s" in wanted:
             samples.add("rebuild", await faults.rebuild_after_flush(stack, int(FLUSHED * scale)))
 
