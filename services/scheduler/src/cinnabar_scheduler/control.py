@@ -38,12 +38,20 @@ class QueueControl:
     async def align(self) -> int:
         """Brings Redis in line with what Postgres remembers; returns how many queues were not.
 
-        A leader that is none any more may undo a change with what it read before; the
-        next alignment, some seconds later, mends that. Raises StoreUnavailable and
+        An operator may change a queue meanwhile, in Postgres first and then in Redis. So
+        Redis is read before Postgres, and Postgres once more after each change here:
+        what was written by what it said before is then written again. A leader that is
+        none any more does no more harm than that. Raises StoreUnavailable and
         QueueUnavailable.
         """
-        wanted = await self._store.controls()
+        aligned = 0
+        while changed := await self._align_once():
+            aligned += changed
+        return aligned
+
+    async def _align_once(self) -> int:
         states = await self._queue.states()
+        wanted = await self._store.controls()
         changed = 0
         for queue in sorted(wanted.keys() | states.keys()):
             state = wanted.get(queue, QueueState.RUNNING)
