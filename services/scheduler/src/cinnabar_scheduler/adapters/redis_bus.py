@@ -43,6 +43,7 @@ class RedisBus:
         self._on_changed = on_changed
         self._on_cancelled = on_cancelled
         self._self = secrets.token_bytes(8)
+        self._listening = True
 
     async def publish_changed(self, changed: Changed) -> None:
         await self._publish(CHANGED_CHANNEL, convert.follow_response(changed).SerializeToString())
@@ -63,7 +64,13 @@ class RedisBus:
             try:
                 await self._listen_once()
             except REDIS_ERRORS as error:
-                log.warning("subscription lost", extra={"cause": str(error)})
+                # Once per loss: an outage has five tries a second.
+                log.log(
+                    logging.WARNING if self._listening else logging.DEBUG,
+                    "subscription lost",
+                    extra={"cause": str(error)},
+                )
+                self._listening = False
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen_once(self) -> None:
@@ -71,6 +78,7 @@ class RedisBus:
             if channel:
                 self._handle(channel, data)
             else:
+                self._listening = True
                 self._on_reconnect()  # whatever was said meanwhile was missed
 
     def _handle(self, channel: str, data: bytes) -> None:
