@@ -121,13 +121,14 @@ async def test_bad_times_are_explained(
 def timed(
     request: CreateSubmissionRequest, after: float | Timestamp | None, by: float | Timestamp | None
 ) -> CreateSubmissionRequest:
-    """The request with times: seconds from now, or as they are."""
+    """The request with times: seconds from now (one now for both), or as they are."""
+    now = Timestamp()
+    now.GetCurrentTime()
     for target, moment in ((request.submission.grade_after, after), (request.submission.grade_by, by)):
         if isinstance(moment, Timestamp):
             target.CopyFrom(moment)
         elif moment is not None:
-            target.GetCurrentTime()
-            target.FromMilliseconds(target.ToMilliseconds() + int(moment * 1000))
+            target.FromMilliseconds(now.ToMilliseconds() + int(moment * 1000))
     return request
 
 
