@@ -298,4 +298,7 @@ async def test_without_a_gateway_the_error_says_when_to_come_back(tmp_path: Path
 
 async def test_a_deadline_in_the_request_is_kept(edge: Edge) -> None:
     status, body = await edge.request("GET", f"{PARENT}/slow", headers={"grpc-timeout": "200m"})
-    assert (status, body["code"], body["details"][0]["reason"]) == (504, 4, "DEADLINE_PASSED")
+    assert (status, body["code"]) == (504, 4)
+    # Envoy passes the same deadline on. About once in a hundred times gRPC at the gateway, which knows no
+    # details, notices it first.
+    assert [detail["reason"] for detail in body["details"]] in (["DEADLINE_PASSED"], [])
