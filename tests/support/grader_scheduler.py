@@ -81,6 +81,7 @@ class MemoryScheduler(WorkServiceServicer):
         self._heartbeat_seconds = heartbeat_seconds
         self._tokens = itertools.count(1)
         self._changed = asyncio.Condition()
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def graded(self) -> dict[str, pb.Outcome]:
@@ -145,9 +146,9 @@ class MemoryScheduler(WorkServiceServicer):
             if not stream.half_closed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the scheduler leaves")
         finally:
+            # The call may be cancelled while it cleans up, so nothing here waits.
             reader.cancel()
             pulse.cancel()
-            await asyncio.gather(reader, pulse, return_exceptions=True)
             for task in reversed(stream.held.values()):
                 self.waiting.setdefault(task.queue, deque()).appendleft(task)
             stream.held.clear()
@@ -155,7 +156,11 @@ class MemoryScheduler(WorkServiceServicer):
             self.ended.append(stream)
             for other in self.streams:
                 self._offer(other)
-            await self._tell()
+            self._closing = asyncio.create_task(self._closed(reader, pulse))
+
+    async def _closed(self, *tasks: asyncio.Task[None]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tell()
 
     async def _pulse(self, stream: Stream) -> None:
         while True:

@@ -31,6 +31,20 @@ KINDS: dict[str, tuple[SuiteError, grpc.StatusCode, str, dict[str, str], set[str
         {"field": "page_token"},
         {"BadRequest"},
     ),
+    "ConsistencyTokenInvalid": (
+        errors.ConsistencyTokenInvalid("cinnabar-consistency-token"),
+        Code.INVALID_ARGUMENT,
+        "CONSISTENCY_TOKEN_INVALID",
+        {"field": "cinnabar-consistency-token"},
+        {"BadRequest"},
+    ),
+    "UploadNotReady": (
+        errors.UploadNotReady("courses/a/assignments/b/uploads/u", "size"),
+        Code.FAILED_PRECONDITION,
+        "UPLOAD_NOT_READY",
+        {"upload": "courses/a/assignments/b/uploads/u", "rule": "size"},
+        {"PreconditionFailure"},
+    ),
     "CredentialInvalid": (
         errors.CredentialInvalid(),
         Code.UNAUTHENTICATED,

@@ -121,6 +121,15 @@ class PageTokenInvalid(InvalidRequest):
         super().__init__([FieldViolation("page_token", "was not made by this call with these parameters")])
 
 
+class ConsistencyTokenInvalid(InvalidRequest):
+    """the consistency token was not made by this suite for this tenant"""
+
+    reason = ErrorReason.CONSISTENCY_TOKEN_INVALID
+
+    def __init__(self, field: str) -> None:
+        super().__init__([FieldViolation(field, "was not made by this suite for this tenant")])
+
+
 class CredentialInvalid(SuiteError):
     """the credential is missing or not valid"""
 
@@ -198,6 +207,16 @@ class StateForbids(_PreconditionError):
 
     def __init__(self, resource: str, state: str) -> None:
         super().__init__(resource=resource, state=state)
+
+
+class UploadNotReady(_PreconditionError):
+    """the upload {upload} cannot be used: its {rule} is not as announced"""
+
+    reason = ErrorReason.UPLOAD_NOT_READY
+
+    def __init__(self, upload: str, rule: str) -> None:
+        """``rule``: "object" (nothing was uploaded), "size", "sha256", "content_type", "expire_time", "item"."""
+        super().__init__(upload=upload, rule=rule)
 
 
 class WorkerProtocolViolation(_PreconditionError):

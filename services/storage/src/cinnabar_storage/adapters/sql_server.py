@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg
@@ -55,6 +55,14 @@ class Driver(Protocol):
         """The first column of the first row."""
         ...
 
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        """Statements inside of the block are one transaction, rolled back when it raises."""
+        ...
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
+
     def is_closed(self) -> bool:
         """Whether the connection is known to be dead."""
         ...
@@ -75,8 +83,9 @@ class _TryAgain(Exception):
 class Server:
     """Connections to one server, bounded; ``async with server`` closes them at the end.
 
-    Work is one or more statements, each its own transaction: nothing here ever
-    spans two, and so connections go back to the pool without a rollback.
+    `run` gives every statement its own transaction, `transact` all of them one.
+    Connections go back to the pool without a rollback; one that is left inside
+    of a transaction does not go back.
     """
 
     def __init__(
@@ -137,6 +146,19 @@ class Server:
                     raise DependencyUnavailable(DEPENDENCY) from error
         raise DependencyUnavailable(DEPENDENCY)
 
+    async def transact(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """Runs ``work`` in one transaction (READ COMMITTED). Raises what `run` does.
+
+        It must be safe to repeat: when the connection dies during the commit, the
+        first run may have been committed.
+        """
+
+        async def inside(driver: Driver) -> T:
+            async with driver.transaction():
+                return await work(driver)
+
+        return await self.run(inside)
+
     async def _run_once(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         async with self._connection() as driver:
             try:
@@ -172,6 +194,9 @@ class Server:
                 raise DependencyUnavailable(DEPENDENCY) from error
             raise
         finally:
+            # Cancelled twice, it may not have come to the rollback.
+            if not driver.is_closed() and driver.is_in_transaction():
+                pooled.invalidate()
             pooled.close()
 
 

@@ -115,6 +115,12 @@ tasks = Table(
     _time("update_time"),
     # An operator redrove it when the submission's grade_by had passed: it has no deadline any more.
     Column("deadline_lifted", Boolean, nullable=False, server_default=text("false")),
+    # Of a regrade; null where it is as the submission says.
+    Column("priority", Integer),
+    # Its grade will not count: it is made to be compared.
+    Column("shadow", Boolean, nullable=False, server_default=text("false")),
+    _id("revision_id", nullable=True),
+    _id("regrade_id", nullable=True),
     PrimaryKeyConstraint("submission_id", "item_id", name="tasks_pkey"),
     Index(
         "tasks_dead_lettered",
@@ -145,6 +151,12 @@ grades = Table(
     _id("worker"),
     Column("fence", BigInteger, nullable=False),
     _time("create_time"),
+    # How it came to be; numbers as in the proto. A shadow does not count.
+    Column("kind", SmallInteger, nullable=False, server_default=text("1")),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    # Null where it is the revision of the submission.
+    _id("revision_id", nullable=True),
+    _id("regrade_id", nullable=True),
     PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
 )
 

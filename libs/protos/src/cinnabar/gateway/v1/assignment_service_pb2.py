@@ -26,12 +26,13 @@ from cinnabar.grader.v1 import item_pb2 as cinnabar_dot_grader_dot_v1_dot_item__
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/assignment_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1d\x63innabar/grader/v1/item.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nAssignment\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x05items\x18\x03 \x03(\x0b\x32\x18.cinnabar.grader.v1.ItemB\x04\xe2\x41\x01\x02\x12\x19\n\x0brevision_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nclose_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01:`\xea\x41]\n\x17\x63innabar.dev/Assignment\x12)courses/{course}/assignments/{assignment}*\x0b\x61ssignments2\nassignment\"\xa3\x01\n\x17\x43reateAssignmentRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Assignment\x12\x39\n\nassignment\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.AssignmentB\x04\xe2\x41\x01\x02\x12\x1b\n\rassignment_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"F\n\x14GetAssignmentRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Assignment\"}\n\x16ListAssignmentsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Assignment\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x17ListAssignmentsResponse\x12\x34\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Assignment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x01\n\x17UpdateAssignmentRequest\x12\x39\n\nassignment\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.AssignmentB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x32\xc6\x05\n\x11\x41ssignmentService\x12\xbb\x01\n\x10\x43reateAssignment\x12,.cinnabar.gateway.v1.CreateAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"X\xda\x41\x1fparent,assignment,assignment_id\x82\xd3\xe4\x93\x02\x30\"\"/v1/{parent=courses/*}/assignments:\nassignment\x12\x8e\x01\n\rGetAssignment\x12).cinnabar.gateway.v1.GetAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"1\xda\x41\x04name\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=courses/*/assignments/*}\x12\xa1\x01\n\x0fListAssignments\x12+.cinnabar.gateway.v1.ListAssignmentsRequest\x1a,.cinnabar.gateway.v1.ListAssignmentsResponse\"3\xda\x41\x06parent\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=courses/*}/assignments\x12\xbd\x01\n\x10UpdateAssignment\x12,.cinnabar.gateway.v1.UpdateAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"Z\xda\x41\x16\x61ssignment,update_mask\x82\xd3\xe4\x93\x02;2-/v1/{assignment.name=courses/*/assignments/*}:\nassignmentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/assignment_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1d\x63innabar/grader/v1/item.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nAssignment\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x05items\x18\x03 \x03(\x0b\x32\x18.cinnabar.grader.v1.ItemB\x04\xe2\x41\x01\x02\x12\x19\n\x0brevision_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nclose_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01:`\xea\x41]\n\x17\x63innabar.dev/Assignment\x12)courses/{course}/assignments/{assignment}*\x0b\x61ssignments2\nassignment\"\xa3\x01\n\x17\x43reateAssignmentRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Assignment\x12\x39\n\nassignment\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.AssignmentB\x04\xe2\x41\x01\x02\x12\x1b\n\rassignment_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"F\n\x14GetAssignmentRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Assignment\"}\n\x16ListAssignmentsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Assignment\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x17ListAssignmentsResponse\x12\x34\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Assignment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x01\n\x17UpdateAssignmentRequest\x12\x39\n\nassignment\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.AssignmentB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"P\n\x1eGetAssignmentStatisticsRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Assignment\"\xd8\x01\n\x14\x41ssignmentStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x0bsubmissions\x18\x02 \x01(\x0b\x32$.cinnabar.gateway.v1.ScoreStatistics\x12\x32\n\x05items\x18\x03 \x03(\x0b\x32#.cinnabar.gateway.v1.ItemStatistics\x12.\n\nas_of_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bunreachable\x18\x05 \x03(\t\"\x90\x01\n\x0eItemStatistics\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x34\n\x06scores\x18\x02 \x01(\x0b\x32$.cinnabar.gateway.v1.ScoreStatistics\x12:\n\x08\x63riteria\x18\x03 \x03(\x0b\x32(.cinnabar.gateway.v1.CriterionStatistics\"^\n\x13\x43riterionStatistics\x12\x11\n\tcriterion\x18\x01 \x01(\t\x12\x34\n\x06scores\x18\x02 \x01(\x0b\x32$.cinnabar.gateway.v1.ScoreStatistics\"]\n\x0fScoreStatistics\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0c\n\x04mean\x18\x02 \x01(\x01\x12\x1a\n\x12standard_deviation\x18\x03 \x01(\x01\x12\x11\n\thistogram\x18\x04 \x03(\x03\"\xe2\x01\n\x13\x45xportGradesRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Assignment\x12\x45\n\x06\x66ormat\x18\x02 \x01(\x0e\x32/.cinnabar.gateway.v1.ExportGradesRequest.FormatB\x04\xe2\x41\x01\x01\x12\x19\n\x0blatest_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"9\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x07\n\x03\x43SV\x10\x01\x12\x0e\n\nGRADESCOPE\x10\x02\x32\x8d\x08\n\x11\x41ssignmentService\x12\xbb\x01\n\x10\x43reateAssignment\x12,.cinnabar.gateway.v1.CreateAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"X\xda\x41\x1fparent,assignment,assignment_id\x82\xd3\xe4\x93\x02\x30\"\"/v1/{parent=courses/*}/assignments:\nassignment\x12\x8e\x01\n\rGetAssignment\x12).cinnabar.gateway.v1.GetAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"1\xda\x41\x04name\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=courses/*/assignments/*}\x12\xa1\x01\n\x0fListAssignments\x12+.cinnabar.gateway.v1.ListAssignmentsRequest\x1a,.cinnabar.gateway.v1.ListAssignmentsResponse\"3\xda\x41\x06parent\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=courses/*}/assignments\x12\xbd\x01\n\x10UpdateAssignment\x12,.cinnabar.gateway.v1.UpdateAssignmentRequest\x1a\x1f.cinnabar.gateway.v1.Assignment\"Z\xda\x41\x16\x61ssignment,update_mask\x82\xd3\xe4\x93\x02;2-/v1/{assignment.name=courses/*/assignments/*}:\nassignment\x12\xb7\x01\n\x17GetAssignmentStatistics\x12\x33.cinnabar.gateway.v1.GetAssignmentStatisticsRequest\x1a).cinnabar.gateway.v1.AssignmentStatistics\"<\xda\x41\x04name\x82\xd3\xe4\x93\x02/\x12-/v1/{name=courses/*/assignments/*}:statistics\x12\x8a\x01\n\x0c\x45xportGrades\x12(.cinnabar.gateway.v1.ExportGradesRequest\x1a\x14.google.api.HttpBody\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=courses/*/assignments/*}:export0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,6 +75,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEASSIGNMENTREQUEST'].fields_by_name['assignment']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEASSIGNMENTREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATEASSIGNMENTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_GETASSIGNMENTSTATISTICSREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETASSIGNMENTSTATISTICSREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Assignment'
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Assignment'
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['format']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['latest_only']._loaded_options = None
+  _globals['_EXPORTGRADESREQUEST'].fields_by_name['latest_only']._serialized_options = b'\342A\001\001'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['CreateAssignment']._loaded_options = None
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['CreateAssignment']._serialized_options = b'\332A\037parent,assignment,assignment_id\202\323\344\223\0020\"\"/v1/{parent=courses/*}/assignments:\nassignment'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['GetAssignment']._loaded_options = None
@@ -82,18 +91,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['ListAssignments']._serialized_options = b'\332A\006parent\202\323\344\223\002$\022\"/v1/{parent=courses/*}/assignments'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['UpdateAssignment']._loaded_options = None
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['UpdateAssignment']._serialized_options = b'\332A\026assignment,update_mask\202\323\344\223\002;2-/v1/{assignment.name=courses/*/assignments/*}:\nassignment'
-  _globals['_ASSIGNMENT']._serialized_start=283
-  _globals['_ASSIGNMENT']._serialized_end=699
-  _globals['_CREATEASSIGNMENTREQUEST']._serialized_start=702
-  _globals['_CREATEASSIGNMENTREQUEST']._serialized_end=865
-  _globals['_GETASSIGNMENTREQUEST']._serialized_start=867
-  _globals['_GETASSIGNMENTREQUEST']._serialized_end=937
-  _globals['_LISTASSIGNMENTSREQUEST']._serialized_start=939
-  _globals['_LISTASSIGNMENTSREQUEST']._serialized_end=1064
-  _globals['_LISTASSIGNMENTSRESPONSE']._serialized_start=1066
-  _globals['_LISTASSIGNMENTSRESPONSE']._serialized_end=1170
-  _globals['_UPDATEASSIGNMENTREQUEST']._serialized_start=1173
-  _globals['_UPDATEASSIGNMENTREQUEST']._serialized_end=1312
-  _globals['_ASSIGNMENTSERVICE']._serialized_start=1315
-  _globals['_ASSIGNMENTSERVICE']._serialized_end=2025
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['GetAssignmentStatistics']._loaded_options = None
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['GetAssignmentStatistics']._serialized_options = b'\332A\004name\202\323\344\223\002/\022-/v1/{name=courses/*/assignments/*}:statistics'
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['ExportGrades']._loaded_options = None
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['ExportGrades']._serialized_options = b'\332A\004name\202\323\344\223\002+\022)/v1/{name=courses/*/assignments/*}:export'
+  _globals['_ASSIGNMENT']._serialized_start=310
+  _globals['_ASSIGNMENT']._serialized_end=726
+  _globals['_CREATEASSIGNMENTREQUEST']._serialized_start=729
+  _globals['_CREATEASSIGNMENTREQUEST']._serialized_end=892
+  _globals['_GETASSIGNMENTREQUEST']._serialized_start=894
+  _globals['_GETASSIGNMENTREQUEST']._serialized_end=964
+  _globals['_LISTASSIGNMENTSREQUEST']._serialized_start=966
+  _globals['_LISTASSIGNMENTSREQUEST']._serialized_end=1091
+  _globals['_LISTASSIGNMENTSRESPONSE']._serialized_start=1093
+  _globals['_LISTASSIGNMENTSRESPONSE']._serialized_end=1197
+  _globals['_UPDATEASSIGNMENTREQUEST']._serialized_start=1200
+  _globals['_UPDATEASSIGNMENTREQUEST']._serialized_end=1339
+  _globals['_GETASSIGNMENTSTATISTICSREQUEST']._serialized_start=1341
+  _globals['_GETASSIGNMENTSTATISTICSREQUEST']._serialized_end=1421
+  _globals['_ASSIGNMENTSTATISTICS']._serialized_start=1424
+  _globals['_ASSIGNMENTSTATISTICS']._serialized_end=1640
+  _globals['_ITEMSTATISTICS']._serialized_start=1643
+  _globals['_ITEMSTATISTICS']._serialized_end=1787
+  _globals['_CRITERIONSTATISTICS']._serialized_start=1789
+  _globals['_CRITERIONSTATISTICS']._serialized_end=1883
+  _globals['_SCORESTATISTICS']._serialized_start=1885
+  _globals['_SCORESTATISTICS']._serialized_end=1978
+  _globals['_EXPORTGRADESREQUEST']._serialized_start=1981
+  _globals['_EXPORTGRADESREQUEST']._serialized_end=2207
+  _globals['_EXPORTGRADESREQUEST_FORMAT']._serialized_start=2150
+  _globals['_EXPORTGRADESREQUEST_FORMAT']._serialized_end=2207
+  _globals['_ASSIGNMENTSERVICE']._serialized_start=2210
+  _globals['_ASSIGNMENTSERVICE']._serialized_end=3247
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -224,3 +225,234 @@ class UpdateAssignmentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateAssignmentRequest: _TypeAlias = UpdateAssignmentRequest  # noqa: Y015
+
+@_typing.final
+class GetAssignmentStatisticsRequest(_message.Message):
+    """Request of GetAssignmentStatistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAssignmentStatisticsRequest: _TypeAlias = GetAssignmentStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class AssignmentStatistics(_message.Message):
+    """The grades of an assignment, in numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}"."""
+    @_builtins.property
+    def submissions(self) -> Global___ScoreStatistics:
+        """Of whole submissions: only those of which every item is graded."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemStatistics]:
+        """By item, and by criterion of each."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """What was committed before this time is counted."""
+
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Shards, as "shards/{index}", that could not be reached and are not counted."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        submissions: Global___ScoreStatistics | None = ...,
+        items: _abc.Iterable[Global___ItemStatistics] | None = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "submissions", b"submissions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "items", b"items", "name", b"name", "submissions", b"submissions", "unreachable", b"unreachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignmentStatistics: _TypeAlias = AssignmentStatistics  # noqa: Y015
+
+@_typing.final
+class ItemStatistics(_message.Message):
+    """Statistics of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    """Id of the item."""
+    @_builtins.property
+    def scores(self) -> Global___ScoreStatistics:
+        """Of the item as a whole."""
+
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionStatistics]:
+        """Of its criteria."""
+
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        scores: Global___ScoreStatistics | None = ...,
+        criteria: _abc.Iterable[Global___CriterionStatistics] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "item", b"item", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemStatistics: _TypeAlias = ItemStatistics  # noqa: Y015
+
+@_typing.final
+class CriterionStatistics(_message.Message):
+    """Statistics of one criterion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    criterion: _builtins.str
+    """Id of the criterion."""
+    @_builtins.property
+    def scores(self) -> Global___ScoreStatistics:
+        """Of the criterion."""
+
+    def __init__(
+        self,
+        *,
+        criterion: _builtins.str = ...,
+        scores: Global___ScoreStatistics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CriterionStatistics: _TypeAlias = CriterionStatistics  # noqa: Y015
+
+@_typing.final
+class ScoreStatistics(_message.Message):
+    """Statistics of scores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    HISTOGRAM_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many scores."""
+    mean: _builtins.float
+    """Their mean, in points."""
+    standard_deviation: _builtins.float
+    """Their standard deviation (of the population), in points."""
+    @_builtins.property
+    def histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many scored which share of the points: 20 counts, of shares from 0 to
+        below 0.05, and so on; the last includes 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        standard_deviation: _builtins.float = ...,
+        histogram: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "histogram", b"histogram", "mean", b"mean", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreStatistics: _TypeAlias = ScoreStatistics  # noqa: Y015
+
+@_typing.final
+class ExportGradesRequest(_message.Message):
+    """Request of ExportGrades."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Format:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExportGradesRequest._Format.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: ExportGradesRequest._Format.ValueType  # 0
+        """CSV."""
+        CSV: ExportGradesRequest._Format.ValueType  # 1
+        """One line per submission: student, submission, state, score, points, then
+        score and points of every item. RFC 4180, UTF-8.
+        """
+        GRADESCOPE: ExportGradesRequest._Format.ValueType  # 2
+        """One line per submission: a JSON object with the submission's name and
+        student and, under "results", what Gradescope's autograder writes to
+        results.json.
+        """
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper):
+        """What the file looks like."""
+
+    FORMAT_UNSPECIFIED: ExportGradesRequest.Format.ValueType  # 0
+    """CSV."""
+    CSV: ExportGradesRequest.Format.ValueType  # 1
+    """One line per submission: student, submission, state, score, points, then
+    score and points of every item. RFC 4180, UTF-8.
+    """
+    GRADESCOPE: ExportGradesRequest.Format.ValueType  # 2
+    """One line per submission: a JSON object with the submission's name and
+    student and, under "results", what Gradescope's autograder writes to
+    results.json.
+    """
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    LATEST_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}"."""
+    format: Global___ExportGradesRequest.Format.ValueType
+    """What the file looks like."""
+    latest_only: _builtins.bool
+    """Only the newest submission of each student."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        format: Global___ExportGradesRequest.Format.ValueType = ...,
+        latest_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "latest_only", b"latest_only", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportGradesRequest: _TypeAlias = ExportGradesRequest  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -61,6 +62,16 @@ class AssignmentServiceStub:
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.UpdateAssignmentRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.Assignment.FromString,
                 _registered_method=True)
+        self.GetAssignmentStatistics = channel.unary_unary(
+                '/cinnabar.gateway.v1.AssignmentService/GetAssignmentStatistics',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.GetAssignmentStatisticsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.AssignmentStatistics.FromString,
+                _registered_method=True)
+        self.ExportGrades = channel.unary_stream(
+                '/cinnabar.gateway.v1.AssignmentService/ExportGrades',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.ExportGradesRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class AssignmentServiceServicer:
@@ -104,6 +115,22 @@ class AssignmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAssignmentStatistics(self, request, context):
+        """Counts, means and histograms of the grades that count, for instructors;
+        kept up to date in the background, so a little behind (`as_of_time`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportGrades(self, request, context):
+        """All grades of an assignment as a file, in parts; for instructors. Over REST
+        the body is the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AssignmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +153,16 @@ def add_AssignmentServiceServicer_to_server(servicer, server):
                     servicer.UpdateAssignment,
                     request_deserializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.UpdateAssignmentRequest.FromString,
                     response_serializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.Assignment.SerializeToString,
+            ),
+            'GetAssignmentStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAssignmentStatistics,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.GetAssignmentStatisticsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.AssignmentStatistics.SerializeToString,
+            ),
+            'ExportGrades': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportGrades,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.ExportGradesRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -243,6 +280,60 @@ class AssignmentService:
             '/cinnabar.gateway.v1.AssignmentService/UpdateAssignment',
             cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.UpdateAssignmentRequest.SerializeToString,
             cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.Assignment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAssignmentStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.AssignmentService/GetAssignmentStatistics',
+            cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.GetAssignmentStatisticsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.AssignmentStatistics.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportGrades(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cinnabar.gateway.v1.AssignmentService/ExportGrades',
+            cinnabar_dot_gateway_dot_v1_dot_assignment__service__pb2.ExportGradesRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as _assignment_service_pb2
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -53,6 +54,14 @@ class AssignmentServiceStub:
     revision they answered. NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED /
     ETAG_MISMATCH when `assignment.etag` is set and not current.
     """
+    GetAssignmentStatistics: _grpc.UnaryUnaryMultiCallable[_assignment_service_pb2.GetAssignmentStatisticsRequest, _assignment_service_pb2.AssignmentStatistics]
+    """Counts, means and histograms of the grades that count, for instructors;
+    kept up to date in the background, so a little behind (`as_of_time`).
+    """
+    ExportGrades: _grpc.UnaryStreamMultiCallable[_assignment_service_pb2.ExportGradesRequest, _httpbody_pb2.HttpBody]
+    """All grades of an assignment as a file, in parts; for instructors. Over REST
+    the body is the file.
+    """
 
 @_typing.type_check_only
 class AssignmentServiceAsyncStub(AssignmentServiceStub):
@@ -78,6 +87,14 @@ class AssignmentServiceAsyncStub(AssignmentServiceStub):
     """Makes a new revision of an assignment. Submissions made before keep the
     revision they answered. NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED /
     ETAG_MISMATCH when `assignment.etag` is set and not current.
+    """
+    GetAssignmentStatistics: _aio.UnaryUnaryMultiCallable[_assignment_service_pb2.GetAssignmentStatisticsRequest, _assignment_service_pb2.AssignmentStatistics]  # type: ignore[assignment]
+    """Counts, means and histograms of the grades that count, for instructors;
+    kept up to date in the background, so a little behind (`as_of_time`).
+    """
+    ExportGrades: _aio.UnaryStreamMultiCallable[_assignment_service_pb2.ExportGradesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """All grades of an assignment as a file, in parts; for instructors. Over REST
+    the body is the file.
     """
 
 class AssignmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -125,6 +142,26 @@ class AssignmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a new revision of an assignment. Submissions made before keep the
         revision they answered. NOT_FOUND / RESOURCE_NOT_FOUND; ABORTED /
         ETAG_MISMATCH when `assignment.etag` is set and not current.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAssignmentStatistics(
+        self,
+        request: _assignment_service_pb2.GetAssignmentStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_assignment_service_pb2.AssignmentStatistics, _abc.Awaitable[_assignment_service_pb2.AssignmentStatistics]]:
+        """Counts, means and histograms of the grades that count, for instructors;
+        kept up to date in the background, so a little behind (`as_of_time`).
+        """
+
+    @_abc_1.abstractmethod
+    def ExportGrades(
+        self,
+        request: _assignment_service_pb2.ExportGradesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """All grades of an assignment as a file, in parts; for instructors. Over REST
+        the body is the file.
         """
 
 def add_AssignmentServiceServicer_to_server(servicer: AssignmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -641,3 +641,467 @@ class HealthCheck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+
+@_typing.final
+class ListShardsRequest(_message.Message):
+    """Request of ListShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShardsRequest: _TypeAlias = ListShardsRequest  # noqa: Y015
+
+@_typing.final
+class ListShardsResponse(_message.Message):
+    """The shards, for ListShards and after a change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARDS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Epoch of the bucket map: rises with every bucket that has moved."""
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shard]:
+        """By index."""
+
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___BucketMove]:
+        """Moves that are planned or under way, in the order they will be made."""
+
+    def __init__(
+        self,
+        *,
+        shards: _abc.Iterable[Global___Shard] | None = ...,
+        epoch: _builtins.int = ...,
+        moves: _abc.Iterable[Global___BucketMove] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "moves", b"moves", "shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShardsResponse: _TypeAlias = ListShardsResponse  # noqa: Y015
+
+@_typing.final
+class Shard(_message.Message):
+    """A shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its index in the configuration of storage."""
+    buckets: _builtins.int
+    """Buckets that it owns, of 1,024."""
+    reachable: _builtins.bool
+    """Its primary answers."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """Its replicas, in the order of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        buckets: _builtins.int = ...,
+        reachable: _builtins.bool = ...,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "index", b"index", "reachable", b"reachable", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shard: _TypeAlias = Shard  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """A replica of a shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_ROTATION_FIELD_NUMBER: _builtins.int
+    LAG_BYTES_FIELD_NUMBER: _builtins.int
+    in_rotation: _builtins.bool
+    """It is in the rotation of reads."""
+    lag_bytes: _builtins.int
+    """How far its log is behind the primary's; absent when it does not answer."""
+    def __init__(
+        self,
+        *,
+        in_rotation: _builtins.bool = ...,
+        lag_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lag_bytes", b"_lag_bytes", "lag_bytes", b"lag_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lag_bytes", b"_lag_bytes", "in_rotation", b"in_rotation", "lag_bytes", b"lag_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lag_bytes: _TypeAlias = _typing.Literal["lag_bytes"]  # noqa: Y015
+    _WhichOneofArgType__lag_bytes: _TypeAlias = _typing.Literal["_lag_bytes", b"_lag_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lag_bytes) -> _WhichOneofReturnType__lag_bytes | None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class BucketMove(_message.Message):
+    """A bucket on its way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Step:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BucketMove._Step.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STEP_UNSPECIFIED: BucketMove._Step.ValueType  # 0
+        """Never sent."""
+        PLANNED: BucketMove._Step.ValueType  # 1
+        """Not begun."""
+        COPYING: BucketMove._Step.ValueType  # 2
+        """Rows are being copied; writes go to the source."""
+        FENCED: BucketMove._Step.ValueType  # 3
+        """Writes wait while the last rows are copied."""
+        CLEANING: BucketMove._Step.ValueType  # 4
+        """The target owns it; the source's rows are being removed."""
+
+    class Step(_Step, metaclass=_StepEnumTypeWrapper):
+        """What is done of a move."""
+
+    STEP_UNSPECIFIED: BucketMove.Step.ValueType  # 0
+    """Never sent."""
+    PLANNED: BucketMove.Step.ValueType  # 1
+    """Not begun."""
+    COPYING: BucketMove.Step.ValueType  # 2
+    """Rows are being copied; writes go to the source."""
+    FENCED: BucketMove.Step.ValueType  # 3
+    """Writes wait while the last rows are copied."""
+    CLEANING: BucketMove.Step.ValueType  # 4
+    """The target owns it; the source's rows are being removed."""
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    FROM_SHARD_FIELD_NUMBER: _builtins.int
+    TO_SHARD_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.int
+    """The bucket, 0 to 1,023."""
+    from_shard: _builtins.int
+    """Index of the shard that it leaves."""
+    to_shard: _builtins.int
+    """Index of the shard that it goes to."""
+    step: Global___BucketMove.Step.ValueType
+    """How far it is."""
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.int = ...,
+        from_shard: _builtins.int = ...,
+        to_shard: _builtins.int = ...,
+        step: Global___BucketMove.Step.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "from_shard", b"from_shard", "step", b"step", "to_shard", b"to_shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BucketMove: _TypeAlias = BucketMove  # noqa: Y015
+
+@_typing.final
+class RebalanceShardsRequest(_message.Message):
+    """Request of RebalanceShards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINED_SHARDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drained_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shards, by index, that shall own nothing afterwards, before they are removed."""
+
+    def __init__(
+        self,
+        *,
+        drained_shards: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained_shards", b"drained_shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceShardsRequest: _TypeAlias = RebalanceShardsRequest  # noqa: Y015
+
+@_typing.final
+class MoveBucketsRequest(_message.Message):
+    """Request of MoveBuckets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    TO_SHARD_FIELD_NUMBER: _builtins.int
+    to_shard: _builtins.int
+    """Index of the shard to move them to."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Buckets, 0 to 1,023; at most 1,024."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        to_shard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "to_shard", b"to_shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveBucketsRequest: _TypeAlias = MoveBucketsRequest  # noqa: Y015
+
+@_typing.final
+class VerifyAuditRequest(_message.Message):
+    """Request of VerifyAudit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditRequest: _TypeAlias = VerifyAuditRequest  # noqa: Y015
+
+@_typing.final
+class VerifyAuditResponse(_message.Message):
+    """What the chain of seals says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Break(_message.Message):
+        """A place where it does not hold."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SHARD_FIELD_NUMBER: _builtins.int
+        SEAL_FIELD_NUMBER: _builtins.int
+        PROBLEM_FIELD_NUMBER: _builtins.int
+        shard: _builtins.int
+        """Index of the shard."""
+        seal: _builtins.int
+        """Number of the seal."""
+        problem: _builtins.str
+        """What is wrong, for example "rows differ"."""
+        def __init__(
+            self,
+            *,
+            shard: _builtins.int = ...,
+            seal: _builtins.int = ...,
+            problem: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "seal", b"seal", "shard", b"shard"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEALS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    UNSEALED_FIELD_NUMBER: _builtins.int
+    REDACTED_FIELD_NUMBER: _builtins.int
+    BREAKS_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
+    seals: _builtins.int
+    """Seals checked."""
+    events: _builtins.int
+    """Events under them."""
+    unsealed: _builtins.int
+    """Events so young that no seal covers them yet."""
+    redacted: _builtins.int
+    """Events whose text was erased with a proof."""
+    @_builtins.property
+    def breaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyAuditResponse.Break]:
+        """Empty when all is well; at most 100."""
+
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Hash of the last seal of each shard, by index: keep them elsewhere, and a
+        chain that was made anew shows too.
+        """
+
+    def __init__(
+        self,
+        *,
+        seals: _builtins.int = ...,
+        events: _builtins.int = ...,
+        unsealed: _builtins.int = ...,
+        redacted: _builtins.int = ...,
+        breaks: _abc.Iterable[Global___VerifyAuditResponse.Break] | None = ...,
+        heads: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaks", b"breaks", "events", b"events", "heads", b"heads", "redacted", b"redacted", "seals", b"seals", "unsealed", b"unsealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditResponse: _TypeAlias = VerifyAuditResponse  # noqa: Y015
+
+@_typing.final
+class EraseStudentRequest(_message.Message):
+    """Request of EraseStudent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    student: _builtins.str
+    """Id of the student."""
+    reason: _builtins.str
+    """Why, for the proof: 1 to 1,000 characters, without personal data."""
+    def __init__(
+        self,
+        *,
+        student: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "student", b"student"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseStudentRequest: _TypeAlias = EraseStudentRequest  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """The erasure of one student's data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Erasure._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Erasure._State.ValueType  # 0
+        """Never sent."""
+        ERASING: Erasure._State.ValueType  # 1
+        """Going on."""
+        ERASED: Erasure._State.ValueType  # 2
+        """Done and proven. Final."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where an erasure is."""
+
+    STATE_UNSPECIFIED: Erasure.State.ValueType  # 0
+    """Never sent."""
+    ERASING: Erasure.State.ValueType  # 1
+    """Going on."""
+    ERASED: Erasure.State.ValueType  # 2
+    """Done and proven. Final."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    GRADES_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    REDACTED_EVENTS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"erasures/{erasure}"."""
+    state: Global___Erasure.State.ValueType
+    """Where it is."""
+    subject: _builtins.str
+    """A hash of tenant and student, keyed with a secret of the suite: tells
+    whether it was this student, and nothing else.
+    """
+    actor: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why."""
+    submissions: _builtins.int
+    """Submissions removed."""
+    grades: _builtins.int
+    """Grades removed."""
+    objects: _builtins.int
+    """Objects removed."""
+    redacted_events: _builtins.int
+    """Audit events whose text was removed; their hashes stay in the chain."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___Erasure.State.ValueType = ...,
+        subject: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        submissions: _builtins.int = ...,
+        grades: _builtins.int = ...,
+        objects: _builtins.int = ...,
+        redacted_events: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "complete_time", b"complete_time", "create_time", b"create_time", "grades", b"grades", "name", b"name", "objects", b"objects", "reason", b"reason", "redacted_events", b"redacted_events", "state", b"state", "subject", b"subject", "submissions", b"submissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
+
+@_typing.final
+class GetErasureRequest(_message.Message):
+    """Request of GetErasure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"erasures/{erasure}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErasureRequest: _TypeAlias = GetErasureRequest  # noqa: Y015

@@ -70,6 +70,36 @@ class OperationsServiceStub:
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.ListShards = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/ListShards',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+                _registered_method=True)
+        self.RebalanceShards = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/RebalanceShards',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RebalanceShardsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+                _registered_method=True)
+        self.MoveBuckets = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/MoveBuckets',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.MoveBucketsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+                _registered_method=True)
+        self.VerifyAudit = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/VerifyAudit',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditResponse.FromString,
+                _registered_method=True)
+        self.EraseStudent = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/EraseStudent',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.EraseStudentRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
+                _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/GetErasure',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
+                _registered_method=True)
         self.GetHealth = channel.unary_unary(
                 '/cinnabar.gateway.v1.OperationsService/GetHealth',
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetHealthRequest.SerializeToString,
@@ -136,6 +166,53 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListShards(self, request, context):
+        """The shards, what they own, and the moves under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebalanceShards(self, request, context):
+        """Plans the moves that give every shard its fair share, as few as can be, and
+        starts them; they go on in the background, bucket by bucket, and survive
+        crashes. Shards without any bucket, as new ones are, get theirs so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveBuckets(self, request, context):
+        """Moves the named buckets to a shard, in the background.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAudit(self, request, context):
+        """Computes the chain of seals over the audit of all shards again and tells
+        where it does not hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseStudent(self, request, context):
+        """Erases everything about one student of the caller's tenant: rows, objects,
+        caches, queue. Goes on in the background and survives crashes; repeating it
+        is safe. What remains is the record that it was done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetErasure(self, request, context):
+        """The proof of an erasure, or how far it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHealth(self, request, context):
         """Health of the suite as this gateway sees it; open to everybody. When a
         check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -182,6 +259,36 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.RedriveDeadLetters,
                     request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersRequest.FromString,
                     response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersResponse.SerializeToString,
+            ),
+            'ListShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShards,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'RebalanceShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebalanceShards,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RebalanceShardsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'MoveBuckets': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveBuckets,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.MoveBucketsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'VerifyAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAudit,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditResponse.SerializeToString,
+            ),
+            'EraseStudent': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseStudent,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.EraseStudentRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.SerializeToString,
             ),
             'GetHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHealth,
@@ -379,6 +486,168 @@ class OperationsService:
             '/cinnabar.gateway.v1.OperationsService/RedriveDeadLetters',
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersRequest.SerializeToString,
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RedriveDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/ListShards',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebalanceShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/RebalanceShards',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.RebalanceShardsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveBuckets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/MoveBuckets',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.MoveBucketsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/VerifyAudit',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.VerifyAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseStudent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/EraseStudent',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.EraseStudentRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/GetErasure',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,26 @@ class OperationsServiceStub:
     that are not dead letters are left as they are, and told apart in the
     response.
     """
+    ListShards: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListShardsRequest, _operations_service_pb2.ListShardsResponse]
+    """The shards, what they own, and the moves under way."""
+    RebalanceShards: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RebalanceShardsRequest, _operations_service_pb2.ListShardsResponse]
+    """Plans the moves that give every shard its fair share, as few as can be, and
+    starts them; they go on in the background, bucket by bucket, and survive
+    crashes. Shards without any bucket, as new ones are, get theirs so.
+    """
+    MoveBuckets: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.MoveBucketsRequest, _operations_service_pb2.ListShardsResponse]
+    """Moves the named buckets to a shard, in the background."""
+    VerifyAudit: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.VerifyAuditRequest, _operations_service_pb2.VerifyAuditResponse]
+    """Computes the chain of seals over the audit of all shards again and tells
+    where it does not hold.
+    """
+    EraseStudent: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.EraseStudentRequest, _operations_service_pb2.Erasure]
+    """Erases everything about one student of the caller's tenant: rows, objects,
+    caches, queue. Goes on in the background and survives crashes; repeating it
+    is safe. What remains is the record that it was done.
+    """
+    GetErasure: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetErasureRequest, _operations_service_pb2.Erasure]
+    """The proof of an erasure, or how far it is."""
     GetHealth: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]
     """Health of the suite as this gateway sees it; open to everybody. When a
     check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -92,6 +112,26 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     that are not dead letters are left as they are, and told apart in the
     response.
     """
+    ListShards: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListShardsRequest, _operations_service_pb2.ListShardsResponse]  # type: ignore[assignment]
+    """The shards, what they own, and the moves under way."""
+    RebalanceShards: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RebalanceShardsRequest, _operations_service_pb2.ListShardsResponse]  # type: ignore[assignment]
+    """Plans the moves that give every shard its fair share, as few as can be, and
+    starts them; they go on in the background, bucket by bucket, and survive
+    crashes. Shards without any bucket, as new ones are, get theirs so.
+    """
+    MoveBuckets: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.MoveBucketsRequest, _operations_service_pb2.ListShardsResponse]  # type: ignore[assignment]
+    """Moves the named buckets to a shard, in the background."""
+    VerifyAudit: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.VerifyAuditRequest, _operations_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
+    """Computes the chain of seals over the audit of all shards again and tells
+    where it does not hold.
+    """
+    EraseStudent: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EraseStudentRequest, _operations_service_pb2.Erasure]  # type: ignore[assignment]
+    """Erases everything about one student of the caller's tenant: rows, objects,
+    caches, queue. Goes on in the background and survives crashes; repeating it
+    is safe. What remains is the record that it was done.
+    """
+    GetErasure: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetErasureRequest, _operations_service_pb2.Erasure]  # type: ignore[assignment]
+    """The proof of an erasure, or how far it is."""
     GetHealth: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]  # type: ignore[assignment]
     """Health of the suite as this gateway sees it; open to everybody. When a
     check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -166,6 +206,62 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         that are not dead letters are left as they are, and told apart in the
         response.
         """
+
+    @_abc_1.abstractmethod
+    def ListShards(
+        self,
+        request: _operations_service_pb2.ListShardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListShardsResponse, _abc.Awaitable[_operations_service_pb2.ListShardsResponse]]:
+        """The shards, what they own, and the moves under way."""
+
+    @_abc_1.abstractmethod
+    def RebalanceShards(
+        self,
+        request: _operations_service_pb2.RebalanceShardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListShardsResponse, _abc.Awaitable[_operations_service_pb2.ListShardsResponse]]:
+        """Plans the moves that give every shard its fair share, as few as can be, and
+        starts them; they go on in the background, bucket by bucket, and survive
+        crashes. Shards without any bucket, as new ones are, get theirs so.
+        """
+
+    @_abc_1.abstractmethod
+    def MoveBuckets(
+        self,
+        request: _operations_service_pb2.MoveBucketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListShardsResponse, _abc.Awaitable[_operations_service_pb2.ListShardsResponse]]:
+        """Moves the named buckets to a shard, in the background."""
+
+    @_abc_1.abstractmethod
+    def VerifyAudit(
+        self,
+        request: _operations_service_pb2.VerifyAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.VerifyAuditResponse, _abc.Awaitable[_operations_service_pb2.VerifyAuditResponse]]:
+        """Computes the chain of seals over the audit of all shards again and tells
+        where it does not hold.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseStudent(
+        self,
+        request: _operations_service_pb2.EraseStudentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Erasure, _abc.Awaitable[_operations_service_pb2.Erasure]]:
+        """Erases everything about one student of the caller's tenant: rows, objects,
+        caches, queue. Goes on in the background and survives crashes; repeating it
+        is safe. What remains is the record that it was done.
+        """
+
+    @_abc_1.abstractmethod
+    def GetErasure(
+        self,
+        request: _operations_service_pb2.GetErasureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.Erasure, _abc.Awaitable[_operations_service_pb2.Erasure]]:
+        """The proof of an erasure, or how far it is."""
 
     @_abc_1.abstractmethod
     def GetHealth(

@@ -32,7 +32,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/submission_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9f\x07\n\nSubmission\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06\x61uthor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\x12@\n\x08priority\x18\x04 \x01(\x0e\x32(.cinnabar.gateway.v1.Submission.PriorityB\x04\xe2\x41\x01\x01\x12\x19\n\x0brevision_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x05state\x18\x06 \x01(\x0e\x32%.cinnabar.gateway.v1.Submission.StateB\x04\xe2\x41\x01\x03\x12\x36\n\x07results\x18\x07 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.ItemResultB\x04\xe2\x41\x01\x03\x12\x13\n\x05score\x18\x08 \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmax_score\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bgrade_after\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08grade_by\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12<\n\x08\x65stimate\x18\x0e \x01(\x0b\x32$.cinnabar.gateway.v1.GradingEstimateB\x04\xe2\x41\x01\x03\"^\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07GRADING\x10\x02\x12\n\n\x06GRADED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04:y\xea\x41v\n\x17\x63innabar.dev/Submission\x12\x42\x63ourses/{course}/assignments/{assignment}/submissions/{submission}*\x0bsubmissions2\nsubmission\"s\n\x0fGradingEstimate\x12\x10\n\x08position\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe1\x01\n\nItemResult\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.cinnabar.gateway.v1.ItemResult.State\x12(\n\x05grade\x18\x03 \x01(\x0b\x32\x19.cinnabar.grader.v1.Grade\x12\x12\n\ngeneration\x18\x04 \x01(\x05\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06GRADED\x10\x02\x12\r\n\tCANCELLED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\"\xa0\x01\n\x17\x43reateSubmissionRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x39\n\nsubmission\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x97\x01\n\x1d\x42\x61tchCreateSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"^\n\x1e\x42\x61tchCreateSubmissionsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"~\n\x16\x43reateSubmissionResult\x12\x35\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"~\n\x1eStreamCreateSubmissionsRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"q\n\x1fStreamCreateSubmissionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12<\n\x07results\x18\x02 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"F\n\x14GetSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"\x93\x01\n\x16ListSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61uthor\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x17ListSubmissionsResponse\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x16WatchSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"N\n\x17WatchSubmissionResponse\x12\x33\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\"I\n\x17\x43\x61ncelSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission2\x8a\n\n\x11SubmissionService\x12\xbb\x01\n\x10\x43reateSubmission\x12,.cinnabar.gateway.v1.CreateSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"X\xda\x41\x11parent,submission\x82\xd3\xe4\x93\x02>\"0/v1/{parent=courses/*/assignments/*}/submissions:\nsubmission\x12\xca\x01\n\x16\x42\x61tchCreateSubmissions\x12\x32.cinnabar.gateway.v1.BatchCreateSubmissionsRequest\x1a\x33.cinnabar.gateway.v1.BatchCreateSubmissionsResponse\"G\x82\xd3\xe4\x93\x02\x41\"</v1/{parent=courses/*/assignments/*}/submissions:batchCreate:\x01*\x12\xb1\x01\n\x17StreamCreateSubmissions\x12\x33.cinnabar.gateway.v1.StreamCreateSubmissionsRequest\x1a\x34.cinnabar.gateway.v1.StreamCreateSubmissionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/submissions:streamCreate:\x01*(\x01\x30\x01\x12\x9c\x01\n\rGetSubmission\x12).cinnabar.gateway.v1.GetSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"?\xda\x41\x04name\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{name=courses/*/assignments/*/submissions/*}\x12\xaf\x01\n\x0fListSubmissions\x12+.cinnabar.gateway.v1.ListSubmissionsRequest\x1a,.cinnabar.gateway.v1.ListSubmissionsResponse\"A\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{parent=courses/*/assignments/*}/submissions\x12\xb5\x01\n\x0fWatchSubmission\x12+.cinnabar.gateway.v1.WatchSubmissionRequest\x1a,.cinnabar.gateway.v1.WatchSubmissionResponse\"E\xda\x41\x04name\x82\xd3\xe4\x93\x02\x38\x12\x36/v1/{name=courses/*/assignments/*/submissions/*}:watch0\x01\x12\xac\x01\n\x10\x43\x61ncelSubmission\x12,.cinnabar.gateway.v1.CancelSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"I\xda\x41\x04name\x82\xd3\xe4\x93\x02<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cinnabar/gateway/v1/submission_service.proto\x12\x13\x63innabar.gateway.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xb3\x07\n\nSubmission\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06\x61uthor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\x12@\n\x08priority\x18\x04 \x01(\x0e\x32(.cinnabar.gateway.v1.Submission.PriorityB\x04\xe2\x41\x01\x01\x12\x19\n\x0brevision_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x05state\x18\x06 \x01(\x0e\x32%.cinnabar.gateway.v1.Submission.StateB\x04\xe2\x41\x01\x03\x12\x36\n\x07results\x18\x07 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.ItemResultB\x04\xe2\x41\x01\x03\x12\x13\n\x05score\x18\x08 \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmax_score\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bgrade_after\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08grade_by\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12<\n\x08\x65stimate\x18\x0e \x01(\x0b\x32$.cinnabar.gateway.v1.GradingEstimateB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\"^\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07GRADING\x10\x02\x12\n\n\x06GRADED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04:y\xea\x41v\n\x17\x63innabar.dev/Submission\x12\x42\x63ourses/{course}/assignments/{assignment}/submissions/{submission}*\x0bsubmissions2\nsubmission\"s\n\x0fGradingEstimate\x12\x10\n\x08position\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x02\n\nItemResult\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.cinnabar.gateway.v1.ItemResult.State\x12(\n\x05grade\x18\x03 \x01(\x0b\x32\x19.cinnabar.grader.v1.Grade\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x12\n\noverridden\x18\x05 \x01(\x08\"`\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06GRADED\x10\x02\x12\r\n\tCANCELLED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tREGRADING\x10\x05\"\xa0\x01\n\x17\x43reateSubmissionRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x39\n\nsubmission\x18\x02 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x97\x01\n\x1d\x42\x61tchCreateSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"^\n\x1e\x42\x61tchCreateSubmissionsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"~\n\x16\x43reateSubmissionResult\x12\x35\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.SubmissionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"~\n\x1eStreamCreateSubmissionsRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x44\n\x08requests\x18\x02 \x03(\x0b\x32,.cinnabar.gateway.v1.CreateSubmissionRequestB\x04\xe2\x41\x01\x02\"q\n\x1fStreamCreateSubmissionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12<\n\x07results\x18\x02 \x03(\x0b\x32+.cinnabar.gateway.v1.CreateSubmissionResult\"F\n\x14GetSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"\x93\x01\n\x16ListSubmissionsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\x12\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61uthor\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"}\n\x17ListSubmissionsResponse\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0bunreachable\x18\x03 \x03(\t\"H\n\x16WatchSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"N\n\x17WatchSubmissionResponse\x12\x33\n\nsubmission\x18\x01 \x01(\x0b\x32\x1f.cinnabar.gateway.v1.Submission\"I\n\x17\x43\x61ncelSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\"\xb1\x01\n\x14OverrideGradeRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\x12\x12\n\x04item\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\xa4\x01\n\x18RegradeSubmissionRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\x12\x13\n\x05items\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0brevision_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"z\n\x13ListGradingsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x14ListGradingsResponse\x12.\n\x08gradings\x18\x01 \x03(\x0b\x32\x1c.cinnabar.gateway.v1.Grading\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe1\x02\n\x07Grading\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12/\n\x04kind\x18\x03 \x01(\x0e\x32!.cinnabar.gateway.v1.Grading.Kind\x12(\n\x05grade\x18\x04 \x01(\x0b\x32\x19.cinnabar.grader.v1.Grade\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0brevision_id\x18\x07 \x01(\t\x12\x0f\n\x07regrade\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63urrent\x18\n \x01(\x08\"R\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06GRADED\x10\x01\x12\x0e\n\nOVERRIDDEN\x10\x02\x12\n\n\x06SHADOW\x10\x03\x12\x0c\n\x08PROMOTED\x10\x04\"}\n\x16ListAuditEventsRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17\x63innabar.dev/Submission\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x17ListAuditEventsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.cinnabar.gateway.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\nAuditEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04item\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x0e\n\x06sealed\x18\x07 \x01(\x08\"\xf9\x02\n\x06Upload\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x12\n\x04item\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61uthor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x06 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x11\n\x03url\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x06\x66ields\x18\x08 \x03(\x0b\x32\x1e.cinnabar.gateway.v1.FormFieldB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:e\xea\x41\x62\n\x13\x63innabar.dev/Upload\x12:courses/{course}/assignments/{assignment}/uploads/{upload}*\x07uploads2\x06upload\"(\n\tFormField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"v\n\x13\x43reateUploadRequest\x12,\n\x06parent\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\x12\x13\x63innabar.dev/Upload\x12\x31\n\x06upload\x18\x02 \x01(\x0b\x32\x1b.cinnabar.gateway.v1.UploadB\x04\xe2\x41\x01\x02\"C\n\x15\x43reateDownloadRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13\x63innabar.dev/Upload\"\x82\x01\n\x08\x44ownload\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\x32\xa6\x12\n\x11SubmissionService\x12\xbb\x01\n\x10\x43reateSubmission\x12,.cinnabar.gateway.v1.CreateSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"X\xda\x41\x11parent,submission\x82\xd3\xe4\x93\x02>\"0/v1/{parent=courses/*/assignments/*}/submissions:\nsubmission\x12\xca\x01\n\x16\x42\x61tchCreateSubmissions\x12\x32.cinnabar.gateway.v1.BatchCreateSubmissionsRequest\x1a\x33.cinnabar.gateway.v1.BatchCreateSubmissionsResponse\"G\x82\xd3\xe4\x93\x02\x41\"</v1/{parent=courses/*/assignments/*}/submissions:batchCreate:\x01*\x12\xb1\x01\n\x17StreamCreateSubmissions\x12\x33.cinnabar.gateway.v1.StreamCreateSubmissionsRequest\x1a\x34.cinnabar.gateway.v1.StreamCreateSubmissionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/submissions:streamCreate:\x01*(\x01\x30\x01\x12\x9c\x01\n\rGetSubmission\x12).cinnabar.gateway.v1.GetSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"?\xda\x41\x04name\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{name=courses/*/assignments/*/submissions/*}\x12\xaf\x01\n\x0fListSubmissions\x12+.cinnabar.gateway.v1.ListSubmissionsRequest\x1a,.cinnabar.gateway.v1.ListSubmissionsResponse\"A\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/{parent=courses/*/assignments/*}/submissions\x12\xb5\x01\n\x0fWatchSubmission\x12+.cinnabar.gateway.v1.WatchSubmissionRequest\x1a,.cinnabar.gateway.v1.WatchSubmissionResponse\"E\xda\x41\x04name\x82\xd3\xe4\x93\x02\x38\x12\x36/v1/{name=courses/*/assignments/*/submissions/*}:watch0\x01\x12\xac\x01\n\x10\x43\x61ncelSubmission\x12,.cinnabar.gateway.v1.CancelSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"I\xda\x41\x04name\x82\xd3\xe4\x93\x02<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\x01*\x12\xa6\x01\n\rOverrideGrade\x12).cinnabar.gateway.v1.OverrideGradeRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"I\x82\xd3\xe4\x93\x02\x43\">/v1/{name=courses/*/assignments/*/submissions/*}:overrideGrade:\x01*\x12\xaf\x01\n\x11RegradeSubmission\x12-.cinnabar.gateway.v1.RegradeSubmissionRequest\x1a\x1f.cinnabar.gateway.v1.Submission\"J\xda\x41\x04name\x82\xd3\xe4\x93\x02=\"8/v1/{name=courses/*/assignments/*/submissions/*}:regrade:\x01*\x12\xb1\x01\n\x0cListGradings\x12(.cinnabar.gateway.v1.ListGradingsRequest\x1a).cinnabar.gateway.v1.ListGradingsResponse\"L\xda\x41\x06parent\x82\xd3\xe4\x93\x02=\x12;/v1/{parent=courses/*/assignments/*/submissions/*}/gradings\x12\xbd\x01\n\x0fListAuditEvents\x12+.cinnabar.gateway.v1.ListAuditEventsRequest\x1a,.cinnabar.gateway.v1.ListAuditEventsResponse\"O\xda\x41\x06parent\x82\xd3\xe4\x93\x02@\x12>/v1/{parent=courses/*/assignments/*/submissions/*}/auditEvents\x12\xa3\x01\n\x0c\x43reateUpload\x12(.cinnabar.gateway.v1.CreateUploadRequest\x1a\x1b.cinnabar.gateway.v1.Upload\"L\xda\x41\rparent,upload\x82\xd3\xe4\x93\x02\x36\",/v1/{parent=courses/*/assignments/*}/uploads:\x06upload\x12\xa4\x01\n\x0e\x43reateDownload\x12*.cinnabar.gateway.v1.CreateDownloadRequest\x1a\x1d.cinnabar.gateway.v1.Download\"G\xda\x41\x04name\x82\xd3\xe4\x93\x02:\"5/v1/{name=courses/*/assignments/*/uploads/*}:download:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,6 +67,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMISSION'].fields_by_name['grade_by']._serialized_options = b'\342A\001\001'
   _globals['_SUBMISSION'].fields_by_name['estimate']._loaded_options = None
   _globals['_SUBMISSION'].fields_by_name['estimate']._serialized_options = b'\342A\001\003'
+  _globals['_SUBMISSION'].fields_by_name['etag']._loaded_options = None
+  _globals['_SUBMISSION'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
   _globals['_SUBMISSION']._loaded_options = None
   _globals['_SUBMISSION']._serialized_options = b'\352Av\n\027cinnabar.dev/Submission\022Bcourses/{course}/assignments/{assignment}/submissions/{submission}*\013submissions2\nsubmission'
   _globals['_CREATESUBMISSIONREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -97,6 +99,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSUBMISSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
   _globals['_CANCELSUBMISSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELSUBMISSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['item']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['item']._serialized_options = b'\342A\001\002'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['score']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['score']._serialized_options = b'\342A\001\002'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['feedback']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['feedback']._serialized_options = b'\342A\001\001'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_OVERRIDEGRADEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['items']._loaded_options = None
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\001'
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['revision_id']._loaded_options = None
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['revision_id']._serialized_options = b'\342A\001\001'
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_REGRADESUBMISSIONREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTGRADINGSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\031\n\027cinnabar.dev/Submission'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOAD'].fields_by_name['name']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_UPLOAD'].fields_by_name['item']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['item']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOAD'].fields_by_name['author']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['author']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOAD'].fields_by_name['content_type']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['content_type']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOAD'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOAD'].fields_by_name['sha256']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['sha256']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOAD'].fields_by_name['url']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['url']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD'].fields_by_name['fields']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['fields']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD']._loaded_options = None
+  _globals['_UPLOAD']._serialized_options = b'\352Ab\n\023cinnabar.dev/Upload\022:courses/{course}/assignments/{assignment}/uploads/{upload}*\007uploads2\006upload'
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\025\022\023cinnabar.dev/Upload'
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['upload']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEDOWNLOADREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CREATEDOWNLOADREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\025\n\023cinnabar.dev/Upload'
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateSubmission']._loaded_options = None
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateSubmission']._serialized_options = b'\332A\021parent,submission\202\323\344\223\002>\"0/v1/{parent=courses/*/assignments/*}/submissions:\nsubmission'
   _globals['_SUBMISSIONSERVICE'].methods_by_name['BatchCreateSubmissions']._loaded_options = None
@@ -111,42 +173,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMISSIONSERVICE'].methods_by_name['WatchSubmission']._serialized_options = b'\332A\004name\202\323\344\223\0028\0226/v1/{name=courses/*/assignments/*/submissions/*}:watch'
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CancelSubmission']._loaded_options = None
   _globals['_SUBMISSIONSERVICE'].methods_by_name['CancelSubmission']._serialized_options = b'\332A\004name\202\323\344\223\002<\"7/v1/{name=courses/*/assignments/*/submissions/*}:cancel:\001*'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['OverrideGrade']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['OverrideGrade']._serialized_options = b'\202\323\344\223\002C\">/v1/{name=courses/*/assignments/*/submissions/*}:overrideGrade:\001*'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['RegradeSubmission']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['RegradeSubmission']._serialized_options = b'\332A\004name\202\323\344\223\002=\"8/v1/{name=courses/*/assignments/*/submissions/*}:regrade:\001*'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['ListGradings']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['ListGradings']._serialized_options = b'\332A\006parent\202\323\344\223\002=\022;/v1/{parent=courses/*/assignments/*/submissions/*}/gradings'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\332A\006parent\202\323\344\223\002@\022>/v1/{parent=courses/*/assignments/*/submissions/*}/auditEvents'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateUpload']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateUpload']._serialized_options = b'\332A\rparent,upload\202\323\344\223\0026\",/v1/{parent=courses/*/assignments/*}/uploads:\006upload'
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateDownload']._loaded_options = None
+  _globals['_SUBMISSIONSERVICE'].methods_by_name['CreateDownload']._serialized_options = b'\332A\004name\202\323\344\223\002:\"5/v1/{name=courses/*/assignments/*/uploads/*}:download:\001*'
   _globals['_SUBMISSION']._serialized_start=307
-  _globals['_SUBMISSION']._serialized_end=1234
-  _globals['_SUBMISSION_STATE']._serialized_start=948
-  _globals['_SUBMISSION_STATE']._serialized_end=1042
-  _globals['_SUBMISSION_PRIORITY']._serialized_start=1044
-  _globals['_SUBMISSION_PRIORITY']._serialized_end=1111
-  _globals['_GRADINGESTIMATE']._serialized_start=1236
-  _globals['_GRADINGESTIMATE']._serialized_end=1351
-  _globals['_ITEMRESULT']._serialized_start=1354
-  _globals['_ITEMRESULT']._serialized_end=1579
-  _globals['_ITEMRESULT_STATE']._serialized_start=1498
-  _globals['_ITEMRESULT_STATE']._serialized_end=1579
-  _globals['_CREATESUBMISSIONREQUEST']._serialized_start=1582
-  _globals['_CREATESUBMISSIONREQUEST']._serialized_end=1742
-  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_start=1745
-  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_end=1896
-  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_start=1898
-  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_end=1992
-  _globals['_CREATESUBMISSIONRESULT']._serialized_start=1994
-  _globals['_CREATESUBMISSIONRESULT']._serialized_end=2120
-  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_start=2122
-  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_end=2248
-  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_start=2250
-  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_end=2363
-  _globals['_GETSUBMISSIONREQUEST']._serialized_start=2365
-  _globals['_GETSUBMISSIONREQUEST']._serialized_end=2435
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=2438
-  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=2585
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=2587
-  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=2691
-  _globals['_WATCHSUBMISSIONREQUEST']._serialized_start=2693
-  _globals['_WATCHSUBMISSIONREQUEST']._serialized_end=2765
-  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_start=2767
-  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_end=2845
-  _globals['_CANCELSUBMISSIONREQUEST']._serialized_start=2847
-  _globals['_CANCELSUBMISSIONREQUEST']._serialized_end=2920
-  _globals['_SUBMISSIONSERVICE']._serialized_start=2923
-  _globals['_SUBMISSIONSERVICE']._serialized_end=4213
+  _globals['_SUBMISSION']._serialized_end=1254
+  _globals['_SUBMISSION_STATE']._serialized_start=968
+  _globals['_SUBMISSION_STATE']._serialized_end=1062
+  _globals['_SUBMISSION_PRIORITY']._serialized_start=1064
+  _globals['_SUBMISSION_PRIORITY']._serialized_end=1131
+  _globals['_GRADINGESTIMATE']._serialized_start=1256
+  _globals['_GRADINGESTIMATE']._serialized_end=1371
+  _globals['_ITEMRESULT']._serialized_start=1374
+  _globals['_ITEMRESULT']._serialized_end=1634
+  _globals['_ITEMRESULT_STATE']._serialized_start=1538
+  _globals['_ITEMRESULT_STATE']._serialized_end=1634
+  _globals['_CREATESUBMISSIONREQUEST']._serialized_start=1637
+  _globals['_CREATESUBMISSIONREQUEST']._serialized_end=1797
+  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_start=1800
+  _globals['_BATCHCREATESUBMISSIONSREQUEST']._serialized_end=1951
+  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_start=1953
+  _globals['_BATCHCREATESUBMISSIONSRESPONSE']._serialized_end=2047
+  _globals['_CREATESUBMISSIONRESULT']._serialized_start=2049
+  _globals['_CREATESUBMISSIONRESULT']._serialized_end=2175
+  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_start=2177
+  _globals['_STREAMCREATESUBMISSIONSREQUEST']._serialized_end=2303
+  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_start=2305
+  _globals['_STREAMCREATESUBMISSIONSRESPONSE']._serialized_end=2418
+  _globals['_GETSUBMISSIONREQUEST']._serialized_start=2420
+  _globals['_GETSUBMISSIONREQUEST']._serialized_end=2490
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_start=2493
+  _globals['_LISTSUBMISSIONSREQUEST']._serialized_end=2640
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_start=2642
+  _globals['_LISTSUBMISSIONSRESPONSE']._serialized_end=2767
+  _globals['_WATCHSUBMISSIONREQUEST']._serialized_start=2769
+  _globals['_WATCHSUBMISSIONREQUEST']._serialized_end=2841
+  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_start=2843
+  _globals['_WATCHSUBMISSIONRESPONSE']._serialized_end=2921
+  _globals['_CANCELSUBMISSIONREQUEST']._serialized_start=2923
+  _globals['_CANCELSUBMISSIONREQUEST']._serialized_end=2996
+  _globals['_OVERRIDEGRADEREQUEST']._serialized_start=2999
+  _globals['_OVERRIDEGRADEREQUEST']._serialized_end=3176
+  _globals['_REGRADESUBMISSIONREQUEST']._serialized_start=3179
+  _globals['_REGRADESUBMISSIONREQUEST']._serialized_end=3343
+  _globals['_LISTGRADINGSREQUEST']._serialized_start=3345
+  _globals['_LISTGRADINGSREQUEST']._serialized_end=3467
+  _globals['_LISTGRADINGSRESPONSE']._serialized_start=3469
+  _globals['_LISTGRADINGSRESPONSE']._serialized_end=3564
+  _globals['_GRADING']._serialized_start=3567
+  _globals['_GRADING']._serialized_end=3920
+  _globals['_GRADING_KIND']._serialized_start=3838
+  _globals['_GRADING_KIND']._serialized_end=3920
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=3922
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=4047
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=4049
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=4148
+  _globals['_AUDITEVENT']._serialized_start=4151
+  _globals['_AUDITEVENT']._serialized_end=4302
+  _globals['_UPLOAD']._serialized_start=4305
+  _globals['_UPLOAD']._serialized_end=4682
+  _globals['_FORMFIELD']._serialized_start=4684
+  _globals['_FORMFIELD']._serialized_end=4724
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=4726
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=4844
+  _globals['_CREATEDOWNLOADREQUEST']._serialized_start=4846
+  _globals['_CREATEDOWNLOADREQUEST']._serialized_end=4913
+  _globals['_DOWNLOAD']._serialized_start=4916
+  _globals['_DOWNLOAD']._serialized_end=5046
+  _globals['_SUBMISSIONSERVICE']._serialized_start=5049
+  _globals['_SUBMISSIONSERVICE']._serialized_end=7391
 # @@protoc_insertion_point(module_scope)

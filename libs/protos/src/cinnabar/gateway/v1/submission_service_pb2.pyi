@@ -111,6 +111,7 @@ class Submission(_message.Message):
     GRADE_AFTER_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
     author: _builtins.str
@@ -127,6 +128,8 @@ class Submission(_message.Message):
     """Points earned by the items graded so far."""
     max_score: _builtins.float
     """Points of all items."""
+    etag: _builtins.str
+    """Changes whenever the grading does. Absent in the answer to a create."""
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[_grade_pb2.Answer]:
         """One answer for every item of the assignment."""
@@ -179,10 +182,11 @@ class Submission(_message.Message):
         grade_after: _timestamp_pb2.Timestamp | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
         estimate: Global___GradingEstimate | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "estimate", b"estimate", "grade_after", b"grade_after", "grade_by", b"grade_by", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "author", b"author", "create_time", b"create_time", "estimate", b"estimate", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "name", b"name", "priority", b"priority", "results", b"results", "revision_id", b"revision_id", "score", b"score", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "author", b"author", "create_time", b"create_time", "estimate", b"estimate", "etag", b"etag", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "name", b"name", "priority", b"priority", "results", b"results", "revision_id", b"revision_id", "score", b"score", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,6 +250,8 @@ class ItemResult(_message.Message):
         """Cancelled before it was graded."""
         FAILED: ItemResult._State.ValueType  # 4
         """Could not be graded in spite of all attempts."""
+        REGRADING: ItemResult._State.ValueType  # 5
+        """It has a grade, which counts, and is being graded again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where the grading of an item is. Set by the service alone."""
@@ -260,17 +266,22 @@ class ItemResult(_message.Message):
     """Cancelled before it was graded."""
     FAILED: ItemResult.State.ValueType  # 4
     """Could not be graded in spite of all attempts."""
+    REGRADING: ItemResult.State.ValueType  # 5
+    """It has a grade, which counts, and is being graded again."""
 
     ITEM_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    OVERRIDDEN_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Id of the item."""
     state: Global___ItemResult.State.ValueType
     """Where it is."""
     generation: _builtins.int
     """Generation of the grade: 1, and one more for each regrade."""
+    overridden: _builtins.bool
+    """A person gave it."""
     @_builtins.property
     def grade(self) -> _grade_pb2.Grade:
         """The grade, when there is one."""
@@ -282,10 +293,11 @@ class ItemResult(_message.Message):
         state: Global___ItemResult.State.ValueType = ...,
         grade: _grade_pb2.Grade | None = ...,
         generation: _builtins.int = ...,
+        overridden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "grade", b"grade", "item", b"item", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "grade", b"grade", "item", b"item", "overridden", b"overridden", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,21 +543,29 @@ class ListSubmissionsResponse(_message.Message):
 
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty at the end of the list."""
     @_builtins.property
     def submissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Submission]:
         """A page."""
 
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parts of the data that could not be reached, as "shards/{index}": their
+        submissions are missing from this page. List again later.
+        """
+
     def __init__(
         self,
         *,
         submissions: _abc.Iterable[Global___Submission] | None = ...,
         next_page_token: _builtins.str = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "submissions", b"submissions", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,3 +638,520 @@ class CancelSubmissionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelSubmissionRequest: _TypeAlias = CancelSubmissionRequest  # noqa: Y015
+
+@_typing.final
+class OverrideGradeRequest(_message.Message):
+    """Request of OverrideGrade."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    FEEDBACK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
+    item: _builtins.str
+    """Id of the item."""
+    score: _builtins.float
+    """Points to give, 0 to the points of the item."""
+    feedback: _builtins.str
+    """What the student reads, at most 16 KiB of UTF-8."""
+    reason: _builtins.str
+    """Why, for the audit: 1 to 1,000 characters. Students do not see it."""
+    etag: _builtins.str
+    """`Submission.etag` as it was read; when absent the override is unconditional."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        item: _builtins.str = ...,
+        score: _builtins.float = ...,
+        feedback: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "feedback", b"feedback", "item", b"item", "name", b"name", "reason", b"reason", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverrideGradeRequest: _TypeAlias = OverrideGradeRequest  # noqa: Y015
+
+@_typing.final
+class RegradeSubmissionRequest(_message.Message):
+    """Request of RegradeSubmission."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REVISION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
+    revision_id: _builtins.str
+    """Revision to grade by; that of the submission when empty."""
+    reason: _builtins.str
+    """Why, for the audit: 1 to 1,000 characters."""
+    etag: _builtins.str
+    """`Submission.etag` as it was read; when absent the regrade is unconditional."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of items; all when empty."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        items: _abc.Iterable[_builtins.str] | None = ...,
+        revision_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "items", b"items", "name", b"name", "reason", b"reason", "revision_id", b"revision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegradeSubmissionRequest: _TypeAlias = RegradeSubmissionRequest  # noqa: Y015
+
+@_typing.final
+class ListGradingsRequest(_message.Message):
+    """Request of ListGradings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
+    page_size: _builtins.int
+    """At most so many; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the call before, all else being equal."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGradingsRequest: _TypeAlias = ListGradingsRequest  # noqa: Y015
+
+@_typing.final
+class ListGradingsResponse(_message.Message):
+    """Response of ListGradings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRADINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list."""
+    @_builtins.property
+    def gradings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grading]:
+        """By item and generation."""
+
+    def __init__(
+        self,
+        *,
+        gradings: _abc.Iterable[Global___Grading] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradings", b"gradings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGradingsResponse: _TypeAlias = ListGradingsResponse  # noqa: Y015
+
+@_typing.final
+class Grading(_message.Message):
+    """One grade in the history of an item. Never changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Grading._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Grading._Kind.ValueType  # 0
+        """Never sent."""
+        GRADED: Grading._Kind.ValueType  # 1
+        """By a grader."""
+        OVERRIDDEN: Grading._Kind.ValueType  # 2
+        """By a person."""
+        SHADOW: Grading._Kind.ValueType  # 3
+        """By a grader, in a shadow regrade: it never counts."""
+        PROMOTED: Grading._Kind.ValueType  # 4
+        """A shadow that was promoted."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """How a grade came to be."""
+
+    KIND_UNSPECIFIED: Grading.Kind.ValueType  # 0
+    """Never sent."""
+    GRADED: Grading.Kind.ValueType  # 1
+    """By a grader."""
+    OVERRIDDEN: Grading.Kind.ValueType  # 2
+    """By a person."""
+    SHADOW: Grading.Kind.ValueType  # 3
+    """By a grader, in a shadow regrade: it never counts."""
+    PROMOTED: Grading.Kind.ValueType  # 4
+    """A shadow that was promoted."""
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GRADE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REVISION_ID_FIELD_NUMBER: _builtins.int
+    REGRADE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    """Id of the item."""
+    generation: _builtins.int
+    """Generation: the highest that is no shadow counts."""
+    kind: Global___Grading.Kind.ValueType
+    """How it came to be."""
+    actor: _builtins.str
+    """The worker that made it, or the person; for instructors."""
+    reason: _builtins.str
+    """Why, when a person gave it; for instructors."""
+    revision_id: _builtins.str
+    """Revision of the assignment that it was graded by."""
+    regrade: _builtins.str
+    """"courses/…/assignments/…/regrades/…", when a regrade made it."""
+    current: _builtins.bool
+    """It is the one that counts."""
+    @_builtins.property
+    def grade(self) -> _grade_pb2.Grade:
+        """The grade."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed."""
+
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        kind: Global___Grading.Kind.ValueType = ...,
+        grade: _grade_pb2.Grade | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        revision_id: _builtins.str = ...,
+        regrade: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade", b"grade"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "current", b"current", "generation", b"generation", "grade", b"grade", "item", b"item", "kind", b"kind", "reason", b"reason", "regrade", b"regrade", "revision_id", b"revision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grading: _TypeAlias = Grading  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """Request of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"courses/{course}/assignments/{assignment}/submissions/{submission}"."""
+    page_size: _builtins.int
+    """At most so many; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the call before, all else being equal."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """Response of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end of the list."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """Something that was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who: a worker or a person."""
+    action: _builtins.str
+    """What, for example "grade", "override", "regrade", "cancel"."""
+    item: _builtins.str
+    """Id of the item; empty for the whole submission."""
+    generation: _builtins.int
+    """Generation of the task."""
+    detail: _builtins.str
+    """More, for example the reason."""
+    sealed: _builtins.bool
+    """It is under a seal already: from now on a change of it shows."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: _builtins.str = ...,
+        item: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        detail: _builtins.str = ...,
+        sealed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "detail", b"detail", "generation", b"generation", "item", b"item", "sealed", b"sealed", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class Upload(_message.Message):
+    """A large answer, or a large result of a grader, that lies beside the service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}/uploads/{upload}"."""
+    item: _builtins.str
+    """Id of the item that it answers."""
+    author: _builtins.str
+    """Id of the student. A student may leave it out and may not name another; an
+    instructor must set it.
+    """
+    content_type: _builtins.str
+    """Media type, for example "text/plain". The upload must have the same."""
+    size_bytes: _builtins.int
+    """Exact size: 1 byte to 16 MiB."""
+    sha256: _builtins.bytes
+    """SHA-256 of the content: 32 bytes."""
+    url: _builtins.str
+    """Where to send the form to."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FormField]:
+        """Fields of the form, in order, before the file."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """No upload is taken from then on; what no submission refers to by then is
+        collected.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        item: _builtins.str = ...,
+        author: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+        url: _builtins.str = ...,
+        fields: _abc.Iterable[Global___FormField] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "content_type", b"content_type", "expire_time", b"expire_time", "fields", b"fields", "item", b"item", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Upload: _TypeAlias = Upload  # noqa: Y015
+
+@_typing.final
+class FormField(_message.Message):
+    """A field of a form."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    value: _builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FormField: _TypeAlias = FormField  # noqa: Y015
+
+@_typing.final
+class CreateUploadRequest(_message.Message):
+    """Request of CreateUpload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    UPLOAD_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"courses/{course}/assignments/{assignment}"."""
+    @_builtins.property
+    def upload(self) -> Global___Upload:
+        """What will be uploaded."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        upload: Global___Upload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["upload", b"upload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "upload", b"upload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateUploadRequest: _TypeAlias = CreateUploadRequest  # noqa: Y015
+
+@_typing.final
+class CreateDownloadRequest(_message.Message):
+    """Request of CreateDownload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"courses/{course}/assignments/{assignment}/uploads/{upload}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDownloadRequest: _TypeAlias = CreateDownloadRequest  # noqa: Y015
+
+@_typing.final
+class Download(_message.Message):
+    """A link to an object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Get it from here, without further credentials."""
+    content_type: _builtins.str
+    """Media type."""
+    size_bytes: _builtins.int
+    """Size."""
+    sha256: _builtins.bytes
+    """SHA-256 of the content."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The link works until then."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        content_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "expire_time", b"expire_time", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Download: _TypeAlias = Download  # noqa: Y015

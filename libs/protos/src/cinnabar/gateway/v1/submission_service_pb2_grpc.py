@@ -77,6 +77,36 @@ class SubmissionServiceStub:
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CancelSubmissionRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
                 _registered_method=True)
+        self.OverrideGrade = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/OverrideGrade',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.OverrideGradeRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
+                _registered_method=True)
+        self.RegradeSubmission = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/RegradeSubmission',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.RegradeSubmissionRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
+                _registered_method=True)
+        self.ListGradings = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/ListGradings',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/ListAuditEvents',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.CreateUpload = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/CreateUpload',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateUploadRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Upload.FromString,
+                _registered_method=True)
+        self.CreateDownload = channel.unary_unary(
+                '/cinnabar.gateway.v1.SubmissionService/CreateDownload',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateDownloadRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Download.FromString,
+                _registered_method=True)
 
 
 class SubmissionServiceServicer:
@@ -150,6 +180,56 @@ class SubmissionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OverrideGrade(self, request, context):
+        """Gives an item a grade by hand, over whatever it has; instructors only. An
+        item that waits for a grader is graded by this and no longer waits.
+        ABORTED / ETAG_MISMATCH when an etag is sent and is not the current one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegradeSubmission(self, request, context):
+        """Grades items again, at the lowest priority; instructors only. The grades
+        that are there count until the new ones come. FAILED_PRECONDITION /
+        STATE_FORBIDS when none of the items can be graded again now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGradings(self, request, context):
+        """All grades that a submission ever had, shadows included, by item and
+        generation. A student sees no shadows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Who did what to a submission, oldest first; instructors only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUpload(self, request, context):
+        """Prepares the upload of a large answer: send the file to `Upload.url` as a
+        multipart form with `Upload.fields` first and the file, named "file", last;
+        then refer to it in `Answer.file`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateDownload(self, request, context):
+        """A link to read an uploaded answer or an artifact, good for some minutes:
+        for its author and for instructors. NOT_FOUND / RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SubmissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -187,6 +267,36 @@ def add_SubmissionServiceServicer_to_server(servicer, server):
                     servicer.CancelSubmission,
                     request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CancelSubmissionRequest.FromString,
                     response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.SerializeToString,
+            ),
+            'OverrideGrade': grpc.unary_unary_rpc_method_handler(
+                    servicer.OverrideGrade,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.OverrideGradeRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.SerializeToString,
+            ),
+            'RegradeSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegradeSubmission,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.RegradeSubmissionRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.SerializeToString,
+            ),
+            'ListGradings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGradings,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'CreateUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUpload,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateUploadRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Upload.SerializeToString,
+            ),
+            'CreateDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDownload,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateDownloadRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Download.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -386,6 +496,168 @@ class SubmissionService:
             '/cinnabar.gateway.v1.SubmissionService/CancelSubmission',
             cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CancelSubmissionRequest.SerializeToString,
             cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OverrideGrade(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/OverrideGrade',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.OverrideGradeRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegradeSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/RegradeSubmission',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.RegradeSubmissionRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Submission.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGradings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/ListGradings',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListGradingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/ListAuditEvents',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/CreateUpload',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateUploadRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Upload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.SubmissionService/CreateDownload',
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.CreateDownloadRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_submission__service__pb2.Download.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,31 @@ class SubmissionServiceStub:
     """Cancels what is not graded yet. FAILED_PRECONDITION / STATE_FORBIDS when
     nothing is open any more; cancelling twice is not an error.
     """
+    OverrideGrade: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.OverrideGradeRequest, _submission_service_pb2.Submission]
+    """Gives an item a grade by hand, over whatever it has; instructors only. An
+    item that waits for a grader is graded by this and no longer waits.
+    ABORTED / ETAG_MISMATCH when an etag is sent and is not the current one.
+    """
+    RegradeSubmission: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.RegradeSubmissionRequest, _submission_service_pb2.Submission]
+    """Grades items again, at the lowest priority; instructors only. The grades
+    that are there count until the new ones come. FAILED_PRECONDITION /
+    STATE_FORBIDS when none of the items can be graded again now.
+    """
+    ListGradings: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.ListGradingsRequest, _submission_service_pb2.ListGradingsResponse]
+    """All grades that a submission ever had, shadows included, by item and
+    generation. A student sees no shadows.
+    """
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.ListAuditEventsRequest, _submission_service_pb2.ListAuditEventsResponse]
+    """Who did what to a submission, oldest first; instructors only."""
+    CreateUpload: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CreateUploadRequest, _submission_service_pb2.Upload]
+    """Prepares the upload of a large answer: send the file to `Upload.url` as a
+    multipart form with `Upload.fields` first and the file, named "file", last;
+    then refer to it in `Answer.file`.
+    """
+    CreateDownload: _grpc.UnaryUnaryMultiCallable[_submission_service_pb2.CreateDownloadRequest, _submission_service_pb2.Download]
+    """A link to read an uploaded answer or an artifact, good for some minutes:
+    for its author and for instructors. NOT_FOUND / RESOURCE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class SubmissionServiceAsyncStub(SubmissionServiceStub):
@@ -114,6 +139,31 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     CancelSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CancelSubmissionRequest, _submission_service_pb2.Submission]  # type: ignore[assignment]
     """Cancels what is not graded yet. FAILED_PRECONDITION / STATE_FORBIDS when
     nothing is open any more; cancelling twice is not an error.
+    """
+    OverrideGrade: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.OverrideGradeRequest, _submission_service_pb2.Submission]  # type: ignore[assignment]
+    """Gives an item a grade by hand, over whatever it has; instructors only. An
+    item that waits for a grader is graded by this and no longer waits.
+    ABORTED / ETAG_MISMATCH when an etag is sent and is not the current one.
+    """
+    RegradeSubmission: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.RegradeSubmissionRequest, _submission_service_pb2.Submission]  # type: ignore[assignment]
+    """Grades items again, at the lowest priority; instructors only. The grades
+    that are there count until the new ones come. FAILED_PRECONDITION /
+    STATE_FORBIDS when none of the items can be graded again now.
+    """
+    ListGradings: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.ListGradingsRequest, _submission_service_pb2.ListGradingsResponse]  # type: ignore[assignment]
+    """All grades that a submission ever had, shadows included, by item and
+    generation. A student sees no shadows.
+    """
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.ListAuditEventsRequest, _submission_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Who did what to a submission, oldest first; instructors only."""
+    CreateUpload: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CreateUploadRequest, _submission_service_pb2.Upload]  # type: ignore[assignment]
+    """Prepares the upload of a large answer: send the file to `Upload.url` as a
+    multipart form with `Upload.fields` first and the file, named "file", last;
+    then refer to it in `Answer.file`.
+    """
+    CreateDownload: _aio.UnaryUnaryMultiCallable[_submission_service_pb2.CreateDownloadRequest, _submission_service_pb2.Download]  # type: ignore[assignment]
+    """A link to read an uploaded answer or an artifact, good for some minutes:
+    for its author and for instructors. NOT_FOUND / RESOURCE_NOT_FOUND.
     """
 
 class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,6 +247,67 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_submission_service_pb2.Submission, _abc.Awaitable[_submission_service_pb2.Submission]]:
         """Cancels what is not graded yet. FAILED_PRECONDITION / STATE_FORBIDS when
         nothing is open any more; cancelling twice is not an error.
+        """
+
+    @_abc_1.abstractmethod
+    def OverrideGrade(
+        self,
+        request: _submission_service_pb2.OverrideGradeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.Submission, _abc.Awaitable[_submission_service_pb2.Submission]]:
+        """Gives an item a grade by hand, over whatever it has; instructors only. An
+        item that waits for a grader is graded by this and no longer waits.
+        ABORTED / ETAG_MISMATCH when an etag is sent and is not the current one.
+        """
+
+    @_abc_1.abstractmethod
+    def RegradeSubmission(
+        self,
+        request: _submission_service_pb2.RegradeSubmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.Submission, _abc.Awaitable[_submission_service_pb2.Submission]]:
+        """Grades items again, at the lowest priority; instructors only. The grades
+        that are there count until the new ones come. FAILED_PRECONDITION /
+        STATE_FORBIDS when none of the items can be graded again now.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGradings(
+        self,
+        request: _submission_service_pb2.ListGradingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.ListGradingsResponse, _abc.Awaitable[_submission_service_pb2.ListGradingsResponse]]:
+        """All grades that a submission ever had, shadows included, by item and
+        generation. A student sees no shadows.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _submission_service_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_submission_service_pb2.ListAuditEventsResponse]]:
+        """Who did what to a submission, oldest first; instructors only."""
+
+    @_abc_1.abstractmethod
+    def CreateUpload(
+        self,
+        request: _submission_service_pb2.CreateUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.Upload, _abc.Awaitable[_submission_service_pb2.Upload]]:
+        """Prepares the upload of a large answer: send the file to `Upload.url` as a
+        multipart form with `Upload.fields` first and the file, named "file", last;
+        then refer to it in `Answer.file`.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDownload(
+        self,
+        request: _submission_service_pb2.CreateDownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_submission_service_pb2.Download, _abc.Awaitable[_submission_service_pb2.Download]]:
+        """A link to read an uploaded answer or an artifact, good for some minutes:
+        for its author and for instructors. NOT_FOUND / RESOURCE_NOT_FOUND.
         """
 
 def add_SubmissionServiceServicer_to_server(servicer: SubmissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

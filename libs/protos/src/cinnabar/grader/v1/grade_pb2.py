@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63innabar/grader/v1/grade.proto\x12\x12\x63innabar.grader.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf3\x01\n\x06\x41nswer\x12\x12\n\x04item\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x33\n\x06\x63hoice\x18\x03 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.ChoiceH\x00\x12\x33\n\x06number\x18\x04 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.NumberH\x00\x1a\x1f\n\x06\x43hoice\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x06Number\x12\x13\n\x05value\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04unit\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x42\x07\n\x05value\">\n\tAnswerSet\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\"\xba\x01\n\x05Grade\x12\x13\n\x05score\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12:\n\x08\x63riteria\x18\x03 \x03(\x0b\x32\".cinnabar.grader.v1.CriterionScoreB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cneeds_review\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66lags\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\"\xc3\x01\n\x0e\x43riterionScore\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\nprovenance\x18\x05 \x01(\x0b\x32\x1e.cinnabar.grader.v1.ProvenanceB\x04\xe2\x41\x01\x02\x12\x18\n\nconfidence\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\"\x99\x01\n\nProvenance\x12\x14\n\x06grader\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66\x61llback\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63innabar/grader/v1/grade.proto\x12\x12\x63innabar.grader.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8e\x03\n\x06\x41nswer\x12\x12\n\x04item\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x33\n\x06\x63hoice\x18\x03 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.ChoiceH\x00\x12\x33\n\x06number\x18\x04 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.NumberH\x00\x12/\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x1f.cinnabar.grader.v1.Answer.FileH\x00\x1a\x1f\n\x06\x43hoice\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x06Number\x12\x13\n\x05value\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04unit\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x1ah\n\x04\x46ile\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x42\x07\n\x05value\">\n\tAnswerSet\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\"\xf1\x01\n\x05Grade\x12\x13\n\x05score\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12:\n\x08\x63riteria\x18\x03 \x03(\x0b\x32\".cinnabar.grader.v1.CriterionScoreB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cneeds_review\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66lags\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\tartifacts\x18\x07 \x03(\x0b\x32\x1c.cinnabar.grader.v1.ArtifactB\x04\xe2\x41\x01\x01\"\x81\x01\n\x08\x41rtifact\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"\xc3\x01\n\x0e\x43riterionScore\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\nprovenance\x18\x05 \x01(\x0b\x32\x1e.cinnabar.grader.v1.ProvenanceB\x04\xe2\x41\x01\x02\x12\x18\n\nconfidence\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\"\x99\x01\n\nProvenance\x12\x14\n\x06grader\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66\x61llback\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER_NUMBER'].fields_by_name['value']._serialized_options = b'\342A\001\002'
   _globals['_ANSWER_NUMBER'].fields_by_name['unit']._loaded_options = None
   _globals['_ANSWER_NUMBER'].fields_by_name['unit']._serialized_options = b'\342A\001\001'
+  _globals['_ANSWER_FILE'].fields_by_name['upload']._loaded_options = None
+  _globals['_ANSWER_FILE'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
+  _globals['_ANSWER_FILE'].fields_by_name['content_type']._loaded_options = None
+  _globals['_ANSWER_FILE'].fields_by_name['content_type']._serialized_options = b'\342A\001\003'
+  _globals['_ANSWER_FILE'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_ANSWER_FILE'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_ANSWER_FILE'].fields_by_name['sha256']._loaded_options = None
+  _globals['_ANSWER_FILE'].fields_by_name['sha256']._serialized_options = b'\342A\001\003'
   _globals['_ANSWER'].fields_by_name['item']._loaded_options = None
   _globals['_ANSWER'].fields_by_name['item']._serialized_options = b'\342A\001\002'
   _globals['_ANSWERSET'].fields_by_name['answers']._loaded_options = None
@@ -55,6 +63,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRADE'].fields_by_name['needs_review']._serialized_options = b'\342A\001\001'
   _globals['_GRADE'].fields_by_name['flags']._loaded_options = None
   _globals['_GRADE'].fields_by_name['flags']._serialized_options = b'\342A\001\001'
+  _globals['_GRADE'].fields_by_name['artifacts']._loaded_options = None
+  _globals['_GRADE'].fields_by_name['artifacts']._serialized_options = b'\342A\001\001'
+  _globals['_ARTIFACT'].fields_by_name['upload']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
+  _globals['_ARTIFACT'].fields_by_name['title']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['title']._serialized_options = b'\342A\001\001'
+  _globals['_ARTIFACT'].fields_by_name['content_type']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['content_type']._serialized_options = b'\342A\001\002'
+  _globals['_ARTIFACT'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\002'
+  _globals['_ARTIFACT'].fields_by_name['sha256']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['sha256']._serialized_options = b'\342A\001\002'
   _globals['_CRITERIONSCORE'].fields_by_name['criterion']._loaded_options = None
   _globals['_CRITERIONSCORE'].fields_by_name['criterion']._serialized_options = b'\342A\001\002'
   _globals['_CRITERIONSCORE'].fields_by_name['score']._loaded_options = None
@@ -78,17 +98,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCE'].fields_by_name['duration']._loaded_options = None
   _globals['_PROVENANCE'].fields_by_name['duration']._serialized_options = b'\342A\001\001'
   _globals['_ANSWER']._serialized_start=120
-  _globals['_ANSWER']._serialized_end=363
-  _globals['_ANSWER_CHOICE']._serialized_start=272
-  _globals['_ANSWER_CHOICE']._serialized_end=303
-  _globals['_ANSWER_NUMBER']._serialized_start=305
-  _globals['_ANSWER_NUMBER']._serialized_end=354
-  _globals['_ANSWERSET']._serialized_start=365
-  _globals['_ANSWERSET']._serialized_end=427
-  _globals['_GRADE']._serialized_start=430
-  _globals['_GRADE']._serialized_end=616
-  _globals['_CRITERIONSCORE']._serialized_start=619
-  _globals['_CRITERIONSCORE']._serialized_end=814
-  _globals['_PROVENANCE']._serialized_start=817
-  _globals['_PROVENANCE']._serialized_end=970
+  _globals['_ANSWER']._serialized_end=518
+  _globals['_ANSWER_CHOICE']._serialized_start=321
+  _globals['_ANSWER_CHOICE']._serialized_end=352
+  _globals['_ANSWER_NUMBER']._serialized_start=354
+  _globals['_ANSWER_NUMBER']._serialized_end=403
+  _globals['_ANSWER_FILE']._serialized_start=405
+  _globals['_ANSWER_FILE']._serialized_end=509
+  _globals['_ANSWERSET']._serialized_start=520
+  _globals['_ANSWERSET']._serialized_end=582
+  _globals['_GRADE']._serialized_start=585
+  _globals['_GRADE']._serialized_end=826
+  _globals['_ARTIFACT']._serialized_start=829
+  _globals['_ARTIFACT']._serialized_end=958
+  _globals['_CRITERIONSCORE']._serialized_start=961
+  _globals['_CRITERIONSCORE']._serialized_end=1156
+  _globals['_PROVENANCE']._serialized_start=1159
+  _globals['_PROVENANCE']._serialized_end=1312
 # @@protoc_insertion_point(module_scope)

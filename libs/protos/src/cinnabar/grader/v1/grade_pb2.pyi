@@ -71,10 +71,45 @@ class Answer(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class File(_message.Message):
+        """An object that was uploaded beside the service."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        UPLOAD_FIELD_NUMBER: _builtins.int
+        CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        SHA256_FIELD_NUMBER: _builtins.int
+        upload: _builtins.str
+        """"courses/{course}/assignments/{assignment}/uploads/{upload}", of the
+        author of the submission, for this item.
+        """
+        content_type: _builtins.str
+        """As announced and verified."""
+        size_bytes: _builtins.int
+        """As announced and verified."""
+        sha256: _builtins.bytes
+        """As announced and verified: 32 bytes."""
+        def __init__(
+            self,
+            *,
+            upload: _builtins.str = ...,
+            content_type: _builtins.str = ...,
+            size_bytes: _builtins.int = ...,
+            sha256: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "sha256", b"sha256", "size_bytes", b"size_bytes", "upload", b"upload"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ITEM_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Id of the item that is answered."""
     text: _builtins.str
@@ -87,6 +122,10 @@ class Answer(_message.Message):
     def number(self) -> Global___Answer.Number:
         """For numeric items."""
 
+    @_builtins.property
+    def file(self) -> Global___Answer.File:
+        """For text and free-text items, instead of `text`: UTF-8, at most 16 MiB."""
+
     def __init__(
         self,
         *,
@@ -94,12 +133,13 @@ class Answer(_message.Message):
         text: _builtins.str = ...,
         choice: Global___Answer.Choice | None = ...,
         number: Global___Answer.Number | None = ...,
+        file: Global___Answer.File | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "file", b"file", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "item", b"item", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "file", b"file", "item", b"item", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "choice", "number"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "choice", "number", "file"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
@@ -141,6 +181,7 @@ class Grade(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     NEEDS_REVIEW_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Points earned, 0 to `max_score`."""
     max_score: _builtins.float
@@ -157,6 +198,10 @@ class Grade(_message.Message):
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Reason codes of the guards that fired, for example "OFF_TOPIC"."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
+        """Large results that lie beside the service, at most 20."""
+
     def __init__(
         self,
         *,
@@ -166,14 +211,53 @@ class Grade(_message.Message):
         feedback: _builtins.str = ...,
         needs_review: _builtins.bool = ...,
         flags: _abc.Iterable[_builtins.str] | None = ...,
+        artifacts: _abc.Iterable[Global___Artifact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "feedback", b"feedback", "flags", b"flags", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "criteria", b"criteria", "feedback", b"feedback", "flags", b"flags", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Grade: _TypeAlias = Grade  # noqa: Y015
+
+@_typing.final
+class Artifact(_message.Message):
+    """A large result of a grader, for example a log or a picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOAD_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    upload: _builtins.str
+    """"courses/{course}/assignments/{assignment}/uploads/{upload}"."""
+    title: _builtins.str
+    """What the reader calls it, 1 to 128 characters."""
+    content_type: _builtins.str
+    """As announced and verified."""
+    size_bytes: _builtins.int
+    """As announced and verified."""
+    sha256: _builtins.bytes
+    """As announced and verified: 32 bytes."""
+    def __init__(
+        self,
+        *,
+        upload: _builtins.str = ...,
+        title: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "sha256", b"sha256", "size_bytes", b"size_bytes", "title", b"title", "upload", b"upload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
 
 @_typing.final
 class CriterionScore(_message.Message):

@@ -66,6 +66,16 @@ class WorkServiceStub:
                 request_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkResponse.FromString,
                 _registered_method=True)
+        self.GetFiles = channel.unary_unary(
+                '/cinnabar.scheduler.v1.WorkService/GetFiles',
+                request_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesResponse.FromString,
+                _registered_method=True)
+        self.CreateArtifact = channel.unary_unary(
+                '/cinnabar.scheduler.v1.WorkService/CreateArtifact',
+                request_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServiceServicer:
@@ -107,6 +117,24 @@ class WorkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFiles(self, request, context):
+        """Links to the files of the task under a lease, good for some minutes.
+        NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held any more or the
+        task has no such file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateArtifact(self, request, context):
+        """Prepares the upload of an artifact of the task under a lease; refer to it in
+        `Grade.artifacts`. NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held
+        any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +142,16 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     servicer.Work,
                     request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkRequest.FromString,
                     response_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkResponse.SerializeToString,
+            ),
+            'GetFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFiles,
+                    request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesRequest.FromString,
+                    response_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesResponse.SerializeToString,
+            ),
+            'CreateArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateArtifact,
+                    request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactRequest.FromString,
+                    response_serializer=cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -170,6 +208,60 @@ class WorkService:
             '/cinnabar.scheduler.v1.WorkService/Work',
             cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkRequest.SerializeToString,
             cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.WorkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.scheduler.v1.WorkService/GetFiles',
+            cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesRequest.SerializeToString,
+            cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.GetFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.scheduler.v1.WorkService/CreateArtifact',
+            cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactRequest.SerializeToString,
+            cinnabar_dot_scheduler_dot_v1_dot_work__service__pb2.CreateArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,16 @@ class WorkServiceStub:
     FAILED_PRECONDITION / WORKER_PROTOCOL_VIOLATION when the worker breaks the
     protocol, with UNAVAILABLE when the scheduler leaves (connect again).
     """
+    GetFiles: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.GetFilesRequest, _work_service_pb2.GetFilesResponse]
+    """Links to the files of the task under a lease, good for some minutes.
+    NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held any more or the
+    task has no such file.
+    """
+    CreateArtifact: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.CreateArtifactRequest, _work_service_pb2.CreateArtifactResponse]
+    """Prepares the upload of an artifact of the task under a lease; refer to it in
+    `Grade.artifacts`. NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held
+    any more.
+    """
 
 @_typing.type_check_only
 class WorkServiceAsyncStub(WorkServiceStub):
@@ -102,6 +112,16 @@ class WorkServiceAsyncStub(WorkServiceStub):
     """Leases tasks to a grader and takes its outcomes. Ends with
     FAILED_PRECONDITION / WORKER_PROTOCOL_VIOLATION when the worker breaks the
     protocol, with UNAVAILABLE when the scheduler leaves (connect again).
+    """
+    GetFiles: _aio.UnaryUnaryMultiCallable[_work_service_pb2.GetFilesRequest, _work_service_pb2.GetFilesResponse]  # type: ignore[assignment]
+    """Links to the files of the task under a lease, good for some minutes.
+    NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held any more or the
+    task has no such file.
+    """
+    CreateArtifact: _aio.UnaryUnaryMultiCallable[_work_service_pb2.CreateArtifactRequest, _work_service_pb2.CreateArtifactResponse]  # type: ignore[assignment]
+    """Prepares the upload of an artifact of the task under a lease; refer to it in
+    `Grade.artifacts`. NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held
+    any more.
     """
 
 class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +163,28 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         """Leases tasks to a grader and takes its outcomes. Ends with
         FAILED_PRECONDITION / WORKER_PROTOCOL_VIOLATION when the worker breaks the
         protocol, with UNAVAILABLE when the scheduler leaves (connect again).
+        """
+
+    @_abc_1.abstractmethod
+    def GetFiles(
+        self,
+        request: _work_service_pb2.GetFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_service_pb2.GetFilesResponse, _abc.Awaitable[_work_service_pb2.GetFilesResponse]]:
+        """Links to the files of the task under a lease, good for some minutes.
+        NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held any more or the
+        task has no such file.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateArtifact(
+        self,
+        request: _work_service_pb2.CreateArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_service_pb2.CreateArtifactResponse, _abc.Awaitable[_work_service_pb2.CreateArtifactResponse]]:
+        """Prepares the upload of an artifact of the task under a lease; refer to it in
+        `Grade.artifacts`. NOT_FOUND / RESOURCE_NOT_FOUND when the lease is not held
+        any more.
         """
 
 def add_WorkServiceServicer_to_server(servicer: WorkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cinnabar/storage/v1/records.proto\x12\x13\x63innabar.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x03\n\x10SubmissionRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x03 \x01(\t\x12\x12\n\nassignment\x18\x04 \x01(\t\x12\x13\n\x0brevision_id\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0f\n\x07\x61nswers\x18\x08 \x01(\x0c\x12\x11\n\tmax_score\x18\t \x01(\x01\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05tasks\x18\x0b \x03(\x0b\x32\x1f.cinnabar.storage.v1.TaskRecord\x12\x30\n\x06grades\x18\x0c \x03(\x0b\x32 .cinnabar.storage.v1.GradeRecord\x12/\n\x0bgrade_after\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08grade_by\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x02\n\nTaskRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32%.cinnabar.storage.v1.TaskRecord.State\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\x11\n\rDEAD_LETTERED\x10\x02\x12\r\n\tCANCELLED\x10\x03\"\x98\x01\n\x0bGradeRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x01\x12\r\n\x05grade\x18\x05 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x10\x41ssignmentRecord\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x02 \x01(\t\x12\x12\n\nassignment\x18\x03 \x01(\t\x12\x13\n\x0brevision_id\x18\x04 \x01(\t\x12\x0c\n\x04spec\x18\x05 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cinnabar/storage/v1/records.proto\x12\x13\x63innabar.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x03\n\x10SubmissionRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x03 \x01(\t\x12\x12\n\nassignment\x18\x04 \x01(\t\x12\x13\n\x0brevision_id\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0f\n\x07\x61nswers\x18\x08 \x01(\x0c\x12\x11\n\tmax_score\x18\t \x01(\x01\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05tasks\x18\x0b \x03(\x0b\x32\x1f.cinnabar.storage.v1.TaskRecord\x12\x30\n\x06grades\x18\x0c \x03(\x0b\x32 .cinnabar.storage.v1.GradeRecord\x12/\n\x0bgrade_after\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08grade_by\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\"\xd0\x02\n\nTaskRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32%.cinnabar.storage.v1.TaskRecord.State\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nregrade_id\x18\t \x01(\t\x12\x0e\n\x06shadow\x18\n \x01(\x08\"J\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\x11\n\rDEAD_LETTERED\x10\x02\x12\r\n\tCANCELLED\x10\x03\"\xe9\x02\n\x0bGradeRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x01\x12\r\n\x05grade\x18\x05 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x04kind\x18\x07 \x01(\x0e\x32%.cinnabar.storage.v1.GradeRecord.Kind\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x13\n\x0brevision_id\x18\n \x01(\t\x12\x12\n\nregrade_id\x18\x0b \x01(\t\"R\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06GRADED\x10\x01\x12\x0e\n\nOVERRIDDEN\x10\x02\x12\n\n\x06SHADOW\x10\x03\x12\x0c\n\x08PROMOTED\x10\x04\"\xcb\x01\n\x10\x41ssignmentRecord\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x02 \x01(\t\x12\x12\n\nassignment\x18\x03 \x01(\t\x12\x13\n\x0brevision_id\x18\x04 \x01(\t\x12\x0c\n\x04spec\x18\x05 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cinnabar.storage.v1.records
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SUBMISSIONRECORD']._serialized_start=92
-  _globals['_SUBMISSIONRECORD']._serialized_end=518
-  _globals['_TASKRECORD']._serialized_start=521
-  _globals['_TASKRECORD']._serialized_end=821
-  _globals['_TASKRECORD_STATE']._serialized_start=747
-  _globals['_TASKRECORD_STATE']._serialized_end=821
-  _globals['_GRADERECORD']._serialized_start=824
-  _globals['_GRADERECORD']._serialized_end=976
-  _globals['_ASSIGNMENTRECORD']._serialized_start=979
-  _globals['_ASSIGNMENTRECORD']._serialized_end=1182
+  _globals['_SUBMISSIONRECORD']._serialized_end=532
+  _globals['_TASKRECORD']._serialized_start=535
+  _globals['_TASKRECORD']._serialized_end=871
+  _globals['_TASKRECORD_STATE']._serialized_start=797
+  _globals['_TASKRECORD_STATE']._serialized_end=871
+  _globals['_GRADERECORD']._serialized_start=874
+  _globals['_GRADERECORD']._serialized_end=1235
+  _globals['_GRADERECORD_KIND']._serialized_start=1153
+  _globals['_GRADERECORD_KIND']._serialized_end=1235
+  _globals['_ASSIGNMENTRECORD']._serialized_start=1238
+  _globals['_ASSIGNMENTRECORD']._serialized_end=1441
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,7 @@ class SubmissionRecord(_message.Message):
     GRADES_FIELD_NUMBER: _builtins.int
     GRADE_AFTER_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission; ends in "-{bucket}", three hex digits."""
     tenant: _builtins.str
@@ -60,6 +61,8 @@ class SubmissionRecord(_message.Message):
     """Serialized `cinnabar.grader.v1.AnswerSet`."""
     max_score: _builtins.float
     """Sum of the points of the items answered."""
+    etag: _builtins.str
+    """Changes whenever a task or the current grade of an item does; opaque."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -97,10 +100,11 @@ class SubmissionRecord(_message.Message):
         grades: _abc.Iterable[Global___GradeRecord] | None = ...,
         grade_after: _timestamp_pb2.Timestamp | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by", "grades", b"grades", "max_score", b"max_score", "priority", b"priority", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "etag", b"etag", "grade_after", b"grade_after", "grade_by", b"grade_by", "grades", b"grades", "max_score", b"max_score", "priority", b"priority", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,6 +151,8 @@ class TaskRecord(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REGRADE_ID_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission."""
     item_id: _builtins.str
@@ -161,6 +167,12 @@ class TaskRecord(_message.Message):
     """Why it is dead-lettered: last error, without student text."""
     attempts: _builtins.int
     """Deliveries before it was dead-lettered."""
+    regrade_id: _builtins.str
+    """Id of the regrade that opened it; empty for what came with the submission
+    and for the regrade of a single submission.
+    """
+    shadow: _builtins.bool
+    """Its grade is to be compared, not to count: nobody but that regrade sees it."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When `state` last changed."""
@@ -176,10 +188,12 @@ class TaskRecord(_message.Message):
         reason: _builtins.str = ...,
         attempts: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        regrade_id: _builtins.str = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "generation", b"generation", "item_id", b"item_id", "queue", b"queue", "reason", b"reason", "state", b"state", "submission_id", b"submission_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "generation", b"generation", "item_id", b"item_id", "queue", b"queue", "reason", b"reason", "regrade_id", b"regrade_id", "shadow", b"shadow", "state", b"state", "submission_id", b"submission_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,12 +205,48 @@ class GradeRecord(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GradeRecord._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: GradeRecord._Kind.ValueType  # 0
+        """GRADED."""
+        GRADED: GradeRecord._Kind.ValueType  # 1
+        """By a grader."""
+        OVERRIDDEN: GradeRecord._Kind.ValueType  # 2
+        """By a person, over whatever was there."""
+        SHADOW: GradeRecord._Kind.ValueType  # 3
+        """By a grader, in a shadow regrade: it never counts."""
+        PROMOTED: GradeRecord._Kind.ValueType  # 4
+        """A shadow that was promoted: a copy of it that counts."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """How a grade came to be."""
+
+    KIND_UNSPECIFIED: GradeRecord.Kind.ValueType  # 0
+    """GRADED."""
+    GRADED: GradeRecord.Kind.ValueType  # 1
+    """By a grader."""
+    OVERRIDDEN: GradeRecord.Kind.ValueType  # 2
+    """By a person, over whatever was there."""
+    SHADOW: GradeRecord.Kind.ValueType  # 3
+    """By a grader, in a shadow regrade: it never counts."""
+    PROMOTED: GradeRecord.Kind.ValueType  # 4
+    """A shadow that was promoted: a copy of it that counts."""
+
     SUBMISSION_ID_FIELD_NUMBER: _builtins.int
     ITEM_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REVISION_ID_FIELD_NUMBER: _builtins.int
+    REGRADE_ID_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission."""
     item_id: _builtins.str
@@ -207,6 +257,16 @@ class GradeRecord(_message.Message):
     """Points earned; a copy of the one in `grade`."""
     grade: _builtins.bytes
     """Serialized `cinnabar.grader.v1.Grade`."""
+    kind: Global___GradeRecord.Kind.ValueType
+    """How it came to be."""
+    actor: _builtins.str
+    """The worker that made it, or the person."""
+    reason: _builtins.str
+    """Why, for a grade that a person gave."""
+    revision_id: _builtins.str
+    """Revision that it was graded by; empty for that of the submission."""
+    regrade_id: _builtins.str
+    """Id of the regrade that it belongs to."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was committed."""
@@ -220,10 +280,15 @@ class GradeRecord(_message.Message):
         score: _builtins.float = ...,
         grade: _builtins.bytes = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___GradeRecord.Kind.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        revision_id: _builtins.str = ...,
+        regrade_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "generation", b"generation", "grade", b"grade", "item_id", b"item_id", "score", b"score", "submission_id", b"submission_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "generation", b"generation", "grade", b"grade", "item_id", b"item_id", "kind", b"kind", "reason", b"reason", "regrade_id", b"regrade_id", "revision_id", b"revision_id", "score", b"score", "submission_id", b"submission_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

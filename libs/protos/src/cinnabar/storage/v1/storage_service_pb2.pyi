@@ -757,6 +757,7 @@ class RedriveTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenTask]:
         """Those redriven, with everything the queue needs; only so many as 16 MiB of
@@ -767,15 +768,20 @@ class RedriveTasksResponse(_message.Message):
     def results(self) -> _containers.RepeatedScalarFieldContainer[Global___RedriveTasksResponse.Result.ValueType]:
         """One per task of the request, in order."""
 
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.Position]:
+        """Where to read them."""
+
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___OpenTask] | None = ...,
         results: _abc.Iterable[Global___RedriveTasksResponse.Result.ValueType] | None = ...,
+        positions: _abc.Iterable[_position_pb2.Position] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "results", b"results", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1397,21 +1403,27 @@ class ListSubmissionsResponse(_message.Message):
 
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
     """Whether there are more, before the last of these."""
     @_builtins.property
     def submissions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.SubmissionRecord]:
         """Newest first. Fewer than the limit at 16 MiB of answers and grades."""
 
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shards that could not be reached: theirs are missing."""
+
     def __init__(
         self,
         *,
         submissions: _abc.Iterable[_records_pb2.SubmissionRecord] | None = ...,
         more: _builtins.bool = ...,
+        unreachable: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "submissions", b"submissions", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

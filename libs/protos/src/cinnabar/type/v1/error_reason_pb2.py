@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cinnabar/type/v1/error_reason.proto\x12\x10\x63innabar.type.v1*\xb5\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fINVALID_REQUEST\x10\x01\x12\x16\n\x12\x43REDENTIAL_INVALID\x10\x02\x12\x12\n\x0eROLE_FORBIDDEN\x10\x03\x12\x16\n\x12RESOURCE_NOT_FOUND\x10\x04\x12\x13\n\x0fRESOURCE_EXISTS\x10\x05\x12\x11\n\rETAG_MISMATCH\x10\x06\x12\x15\n\x11REQUEST_ID_REUSED\x10\x07\x12\x11\n\rSTATE_FORBIDS\x10\x08\x12\x0e\n\nOVERLOADED\x10\t\x12\x1a\n\x16\x44\x45PENDENCY_UNAVAILABLE\x10\n\x12\x16\n\x12PAGE_TOKEN_INVALID\x10\x0b\x12\x1d\n\x19WORKER_PROTOCOL_VIOLATION\x10\x0c\x12\x12\n\x0eMETHOD_UNKNOWN\x10\r\x12\x12\n\x0eINTERNAL_ERROR\x10\x0e\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10\x0f\x12\x10\n\x0cRATE_LIMITED\x10\x10\x12\x17\n\x13REQUEST_IN_PROGRESS\x10\x11\x12\x12\n\x0eQUEUE_DRAINING\x10\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cinnabar/type/v1/error_reason.proto\x12\x10\x63innabar.type.v1*\xea\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fINVALID_REQUEST\x10\x01\x12\x16\n\x12\x43REDENTIAL_INVALID\x10\x02\x12\x12\n\x0eROLE_FORBIDDEN\x10\x03\x12\x16\n\x12RESOURCE_NOT_FOUND\x10\x04\x12\x13\n\x0fRESOURCE_EXISTS\x10\x05\x12\x11\n\rETAG_MISMATCH\x10\x06\x12\x15\n\x11REQUEST_ID_REUSED\x10\x07\x12\x11\n\rSTATE_FORBIDS\x10\x08\x12\x0e\n\nOVERLOADED\x10\t\x12\x1a\n\x16\x44\x45PENDENCY_UNAVAILABLE\x10\n\x12\x16\n\x12PAGE_TOKEN_INVALID\x10\x0b\x12\x1d\n\x19WORKER_PROTOCOL_VIOLATION\x10\x0c\x12\x12\n\x0eMETHOD_UNKNOWN\x10\r\x12\x12\n\x0eINTERNAL_ERROR\x10\x0e\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10\x0f\x12\x10\n\x0cRATE_LIMITED\x10\x10\x12\x17\n\x13REQUEST_IN_PROGRESS\x10\x11\x12\x12\n\x0eQUEUE_DRAINING\x10\x12\x12\x1d\n\x19\x43ONSISTENCY_TOKEN_INVALID\x10\x13\x12\x14\n\x10UPLOAD_NOT_READY\x10\x14\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cinnabar.type.v1.error_reas
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=58
-  _globals['_ERRORREASON']._serialized_end=495
+  _globals['_ERRORREASON']._serialized_end=548
 # @@protoc_insertion_point(module_scope)

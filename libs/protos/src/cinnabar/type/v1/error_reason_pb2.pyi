@@ -107,6 +107,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the submission needs; nothing was stored.
     Example: {"queue": "free-text"}
     """
+    CONSISTENCY_TOKEN_INVALID: _ErrorReason.ValueType  # 19
+    """INVALID_ARGUMENT. The consistency token was not made by this suite for this
+    tenant. Leave it out to read without.
+    Example: {"field": "cinnabar-consistency-token"}
+    """
+    UPLOAD_NOT_READY: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. The upload that an answer refers to cannot be used:
+    nothing was uploaded, it is not what was announced, or it has expired.
+    Example: {"upload": "courses/net/assignments/a1/uploads/u1", "rule": "sha256"}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: the `reason` of the `google.rpc.ErrorInfo` that every
@@ -199,5 +209,15 @@ QUEUE_DRAINING: ErrorReason.ValueType  # 18
 """UNAVAILABLE, with `google.rpc.RetryInfo`. An operator drains a queue that
 the submission needs; nothing was stored.
 Example: {"queue": "free-text"}
+"""
+CONSISTENCY_TOKEN_INVALID: ErrorReason.ValueType  # 19
+"""INVALID_ARGUMENT. The consistency token was not made by this suite for this
+tenant. Leave it out to read without.
+Example: {"field": "cinnabar-consistency-token"}
+"""
+UPLOAD_NOT_READY: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. The upload that an answer refers to cannot be used:
+nothing was uploaded, it is not what was announced, or it has expired.
+Example: {"upload": "courses/net/assignments/a1/uploads/u1", "rule": "sha256"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

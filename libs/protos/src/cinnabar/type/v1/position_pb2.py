@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63innabar/type/v1/position.proto\x12\x10\x63innabar.type.v1\"&\n\x08Position\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x0b\n\x03lsn\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63innabar/type/v1/position.proto\x12\x10\x63innabar.type.v1\"5\n\x08Position\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x0b\n\x03lsn\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cinnabar.type.v1.position_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POSITION']._serialized_start=53
-  _globals['_POSITION']._serialized_end=91
+  _globals['_POSITION']._serialized_end=106
 # @@protoc_insertion_point(module_scope)

@@ -27,19 +27,23 @@ class Position(_message.Message):
 
     SHARD_FIELD_NUMBER: _builtins.int
     LSN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Index of the shard."""
     lsn: _builtins.int
     """WAL position (LSN) in bytes."""
+    epoch: _builtins.int
+    """Epoch of the bucket map under which it was written; 0 when not known."""
     def __init__(
         self,
         *,
         shard: _builtins.int = ...,
         lsn: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lsn", b"lsn", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "lsn", b"lsn", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
