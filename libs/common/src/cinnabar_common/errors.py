@@ -215,7 +215,7 @@ class UploadNotReady(_PreconditionError):
     reason = ErrorReason.UPLOAD_NOT_READY
 
     def __init__(self, upload: str, rule: str) -> None:
-        """``rule``: "object" (nothing was uploaded), "size", "sha256", "content_type", "expire_time", "item"."""
+        """``rule``: object (nothing was uploaded), size, sha256, content_type, expire_time or item."""
         super().__init__(upload=upload, rule=rule)
 
 
