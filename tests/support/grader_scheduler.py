@@ -81,7 +81,7 @@ class MemoryScheduler(WorkServiceServicer):
         self._heartbeat_seconds = heartbeat_seconds
         self._tokens = itertools.count(1)
         self._changed = asyncio.Condition()
-        self._closing: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def graded(self) -> dict[str, pb.Outcome]:
@@ -137,10 +137,10 @@ class MemoryScheduler(WorkServiceServicer):
             await asyncio.sleep(0.01)
         await context.write(pb.WorkResponse(welcome=welcome))
         self.streams.append(stream)
-        await self._tell()
         reader = asyncio.create_task(self._read(stream, context))
         pulse = asyncio.create_task(self._pulse(stream))
         try:
+            await self._tell()
             while (message := await stream.outbox.get()) is not None:
                 await context.write(message)
             if not stream.half_closed:
@@ -156,7 +156,9 @@ class MemoryScheduler(WorkServiceServicer):
             self.ended.append(stream)
             for other in self.streams:
                 self._offer(other)
-            self._closing = asyncio.create_task(self._closed(reader, pulse))
+            closing = asyncio.create_task(self._closed(reader, pulse))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _closed(self, *tasks: asyncio.Task[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)

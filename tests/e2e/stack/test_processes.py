@@ -1,7 +1,11 @@
 """One process and several together, without the suite."""
 
+import itertools
+import json
+import random
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 
 from cinnabar_local import probes
 from cinnabar_local.group import ProcessGroup, serving
-from cinnabar_local.ports import Ports
+from cinnabar_local.ports import Ports, is_free
 from cinnabar_local.process import ProcessSpec, StartFailed
 from tests.support.waiting import until
 
@@ -152,6 +156,31 @@ def test_ports_are_the_same_next_time_unless_taken(tmp_path: Path) -> None:
         again = Ports(tmp_path / "ports.json")
         assert again.of("one") == one
         assert again.of("two") not in (one, two)
+
+
+def test_a_port_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
+    """Before anybody listens on it as well: two stacks may start at the same moment."""
+    script = "from cinnabar_local.ports import Ports; print(Ports().of('server'), flush=True); input()"
+    file = tmp_path / "ports.json"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        file.write_text(json.dumps({"server": port}))
+        assert is_free(port)
+        assert Ports(file).of("server") != port
+        other.communicate("\n")
+    assert Ports(file).of("server") == port
+
+
+def test_a_process_is_given_a_port_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = Ports().of("server")
+    choices = itertools.chain([port, port], range(31_000, 32_000))
+
+    def choice(_: range) -> int:
+        return next(choices)
+
+    monkeypatch.setattr(random, "choice", choice)
+    assert Ports().of("server") != port
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,11 @@ HOST = "127.0.0.1"
 # port of a server that is down for a moment is not taken by somebody's connection before it is back.
 _RANGE = range(15_000, 32_000)
 _ATTEMPTS = 2_000
+# Between the choice of a port and the server that listens on it, and while that server is down, nothing shows
+# that the port is taken. So every port given is claimed under a name that only one process can have and that
+# the kernel gives back when the process ends, however it ends: an abstract Unix socket.
+_CLAIM = "\0cinnabar-port-{port}"
+_claims: dict[int, socket.socket] = {}
 
 
 class NoFreePort(OSError):
@@ -27,9 +32,24 @@ def is_free(port: int) -> bool:
     return True
 
 
+def _claim(port: int) -> bool:
+    """Claim ``port`` for the rest of this process; False when another process has it."""
+    if port in _claims:
+        return True
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(_CLAIM.format(port=port))
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
+
+
 class Ports:
     """Gives each name a port; the same one as last time where that is still free.
 
+    No two processes are given one port, nor is one process given a port twice, unless it remembers it.
     ``file`` is where the ports are remembered; without it nothing is remembered.
     """
 
@@ -56,9 +76,9 @@ class Ports:
             return wanted
         for _ in range(_ATTEMPTS):
             port = random.choice(_RANGE)
-            if port not in self._known.values() and self._usable(port):
+            if port not in _claims and port not in self._known.values() and self._usable(port):
                 return port
         raise NoFreePort("no free port on the loopback")
 
     def _usable(self, port: int) -> bool:
-        return port not in self._chosen.values() and is_free(port)
+        return port not in self._chosen.values() and _claim(port) and is_free(port)
