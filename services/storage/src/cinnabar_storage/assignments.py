@@ -8,6 +8,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
+from cinnabar_storage.invalidation import assignment_key
 from cinnabar_storage.ports import Copy, Shard
 from cinnabar_storage.records import (
     Assignment,
@@ -66,13 +67,19 @@ class Assignments:
         """Raises InvalidRequest, ResourceExists, DependencyUnavailable, Overloaded."""
         index, shard = self._shard_for(revision)
         assignment, lsn = await shard.create_assignment(revision)
-        return assignment, Position(index, lsn)
+        return assignment, self._told(revision, Position(index, lsn))
 
     async def update(self, revision: NewRevision, expected_revision_id: str) -> tuple[Assignment, Position]:
         """Raises InvalidRequest, ResourceNotFound, EtagMismatch, DependencyUnavailable, Overloaded."""
         index, shard = self._shard_for(revision)
         assignment, lsn = await shard.update_assignment(revision, expected_revision_id)
-        return assignment, Position(index, lsn)
+        return assignment, self._told(revision, Position(index, lsn))
+
+    def _told(self, revision: NewRevision, position: Position) -> Position:
+        self._shards.invalidations.changed(
+            [assignment_key(revision.tenant, revision.course, revision.assignment)], position
+        )
+        return position
 
     def _shard_for(self, revision: NewRevision) -> tuple[int, Shard]:
         if id_bucket(revision.revision_id) != course_bucket(revision.tenant, revision.course):

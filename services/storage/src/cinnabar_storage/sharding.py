@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cinnabar_common.errors import DependencyUnavailable, FieldViolation, InvalidRequest, Overloaded
 from cinnabar_common.names import BUCKETS, Bucket, bucket_of, id_bucket
+from cinnabar_storage.invalidation import Invalidations, NothingCached
 from cinnabar_storage.ports import Shard
 from cinnabar_storage.records import Lsn, Position
 
@@ -68,9 +69,10 @@ class MinPositions:
 
 
 class Shards:
-    """All shards, and the map that says what is where."""
+    """All shards, the map that says what is where, and whom to tell about changes."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], *, invalidations: Invalidations | None = None) -> None:
+        self.invalidations: Invalidations = invalidations or NothingCached()
         self._shards = tuple(shards)
         self.map = ShardMap(len(self._shards))
 

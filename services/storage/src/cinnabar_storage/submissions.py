@@ -7,6 +7,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
+from cinnabar_storage.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, Shard
 from cinnabar_storage.records import (
     Created,
@@ -85,6 +86,10 @@ class Submissions:
         )
         cancelled = list(chain.from_iterable(tasks for tasks, _ in answers.values()))
         positions = [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
+        for position in positions:
+            self._shards.invalidations.changed(
+                [submission_key(*key) for key in groups[position.shard]], position
+            )
         silent = [key for shard, group in groups.items() if shard not in answers for key in group]
         return cancelled, positions, silent
 

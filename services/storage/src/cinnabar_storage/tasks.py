@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain, repeat
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_storage.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Shard
 from cinnabar_storage.records import (
     CommitResult,
@@ -54,7 +55,12 @@ class Tasks:
         for shard, (committed, lsn) in answers.items():
             for index, result in zip(groups[shard], committed, strict=True):
                 results[index] = result
-            positions.append(Position(shard, lsn))
+            position = Position(shard, lsn)
+            positions.append(position)
+            # Refused ones too: an attempt before, of which no answer came back, may have written them.
+            self._shards.invalidations.changed(
+                [submission_key(outcomes[index][0], outcomes[index][1]) for index in groups[shard]], position
+            )
         return results, positions
 
     async def redrive(
@@ -74,6 +80,10 @@ class Tasks:
                 for shard, group in groups.items()
             }
         )
+        for shard, (_, lsn) in answers.items():
+            self._shards.invalidations.changed(
+                [submission_key(tenant, key.submission_id) for key in groups[shard]], Position(shard, lsn)
+            )
         fates: dict[TaskKey, RedriveResult] = {}
         opened: list[OpenTask] = []
         room = MAX_PAGE_BYTES
