@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from cinnabar_storage.adapters.sql_server import engine_of
@@ -69,19 +70,25 @@ async def migrate(
 async def _migrate(url: str, connect_seconds: float, to: str) -> None:
     # The lock lives on a connection of its own, outside of any transaction, so
     # that a migration may commit in steps or build an index concurrently.
-    locks = engine_of(
-        url,
-        connect_seconds=connect_seconds,
-        settings={"lock_timeout": f"{_LOCK_SECONDS}s"},
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",
-    )
+    locks = engine_of(url, connect_seconds=connect_seconds, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     work = engine_of(url, connect_seconds=connect_seconds, poolclass=NullPool)
     async with locks.connect() as lock:
-        await lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        await _locked(lock)
         async with work.connect() as connection:
             await connection.run_sync(_upgrade, to)
             await connection.commit()
+
+
+async def _locked(lock: AsyncConnection) -> None:
+    # Asked for again and again: one that waits inside of Postgres has a snapshot, for
+    # the end of which an index that is built concurrently would wait in turn.
+    deadline = asyncio.get_running_loop().time() + _LOCK_SECONDS
+    while not (
+        await lock.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY})
+    ).scalar_one():
+        if asyncio.get_running_loop().time() >= deadline:
+            raise SchemaError("another process has been migrating for too long")
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _upgrade(connection: Connection, to: str) -> None:

@@ -16,11 +16,12 @@ from cinnabar_storage.records import (
     TaskKey,
 )
 
+# What has a grade already is graded again at an instructor's wish: that is not the student's to cancel.
 _CANCEL = """
 WITH cancelled AS (
     UPDATE tasks t SET state = 3, update_time = now()
     FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-    WHERE t.submission_id = k.submission_id AND t.tenant = k.tenant AND t.state = 1
+    WHERE t.submission_id = k.submission_id AND t.tenant = k.tenant AND t.state = 1 AND t.generation = 1
     RETURNING t.*
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
@@ -39,7 +40,9 @@ WITH opened AS (
     JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = $1
     WHERE t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1 AND t.state = 2
     RETURNING t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
-              s.priority, s.revision_id, s.answers, s.create_time, s.grade_after,
+              coalesce(t.priority, s.priority) AS priority,
+              coalesce(t.revision_id, s.revision_id) AS revision_id,
+              s.answers, s.create_time, s.grade_after,
               CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)

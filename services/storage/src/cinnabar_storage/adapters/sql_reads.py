@@ -52,13 +52,13 @@ ORDER BY number
 _TASKS = """
 SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant
+JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant AND NOT t.shadow
 """
 _GRADES = """
 SELECT DISTINCT ON (g.submission_id, g.item_id)
        g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant
+JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant AND g.kind <> 3
 ORDER BY g.submission_id, g.item_id, g.generation DESC
 """
 _IDS = """
@@ -104,7 +104,9 @@ FROM (
                - octet_length(answers) AS bytes_before
     FROM (
         SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
-               s.priority, s.revision_id, s.answers, s.create_time, s.grade_after,
+               coalesce(t.priority, s.priority) AS priority,
+               coalesce(t.revision_id, s.revision_id) AS revision_id,
+               s.answers, s.create_time, s.grade_after,
                CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
         FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
         WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
@@ -136,10 +138,12 @@ _QUEUE_CONTROLS = "SELECT queue, state, actor FROM queue_controls ORDER BY queue
 # One statement, so one snapshot: it adds up whatever is committed meanwhile. A
 # submission without a count was written by a release that did not know the
 # column: its tasks are rows of tasks or, once graded, rows of grades. What has a
-# later generation is a regrade, accepted after the submission.
+# later generation is a regrade, accepted after the submission, unless a person
+# gave it or promoted it: that is a grade beside the tasks, and a regrade that a
+# person forestalls is as if it had never been.
 _COUNT_TASKS = """
-SELECT accepted.tasks + open.regrades + graded.regrades,
-       open.open, open.dead_lettered, open.cancelled, graded.tasks
+SELECT accepted.tasks + open.regrades + graded.regrades - apart.grades,
+       open.open, open.dead_lettered, open.cancelled, graded.tasks - apart.grades
 FROM (
     SELECT coalesce(sum(coalesce(s.task_count,
         (SELECT count(*) FROM tasks t
@@ -156,7 +160,9 @@ FROM (
     FROM tasks
 ) AS open, (
     SELECT count(*) AS tasks, count(*) FILTER (WHERE generation > 1) AS regrades FROM grades
-) AS graded
+) AS graded, (
+    SELECT count(*) AS grades FROM grades WHERE generation > 1 AND kind IN (2, 4)
+) AS apart
 """
 
 

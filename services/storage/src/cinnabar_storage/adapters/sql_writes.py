@@ -75,13 +75,16 @@ WITH claimed AS (
         AS given(tenant, submission_id, item_id, generation, fence, lease_token, worker, score, grade)
     WHERE t.submission_id = given.submission_id AND t.item_id = given.item_id AND t.tenant = given.tenant
         AND t.generation = given.generation AND t.state = 1 AND t.fence < given.fence
-    RETURNING given.*
+    RETURNING given.*, t.shadow, t.revision_id, t.regrade_id
 ), graded AS (
-    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence)
-    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence FROM claimed
+    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+                        kind, revision_id, regrade_id)
+    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+           CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id FROM claimed
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
-    SELECT tenant, worker, 'grade', submission_id, item_id, generation, lease_token FROM claimed
+    SELECT tenant, worker, CASE WHEN shadow THEN 'shadow-grade' ELSE 'grade' END, submission_id, item_id,
+           generation, lease_token FROM claimed
 )
 SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
             ELSE coalesce(array_agg(submission_id || '/' || item_id), '{}') END

@@ -129,6 +129,13 @@ tasks = Table(
         "item_id",
         postgresql_where=text("state = 2"),
     ),
+    Index(
+        "tasks_by_regrade",
+        "regrade_id",
+        "submission_id",
+        "item_id",
+        postgresql_where=text("regrade_id IS NOT NULL"),
+    ),
     postgresql_with={
         "fillfactor": 90,
         "autovacuum_vacuum_scale_factor": 0,
@@ -158,6 +165,67 @@ grades = Table(
     _id("revision_id", nullable=True),
     _id("regrade_id", nullable=True),
     PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
+    Index(
+        "grades_by_regrade",
+        "regrade_id",
+        "kind",
+        "submission_id",
+        "item_id",
+        "generation",
+        postgresql_where=text("regrade_id IS NOT NULL"),
+    ),
+    # What closed no task: conservation counts all grades but these.
+    Index(
+        "grades_without_task",
+        "submission_id",
+        "item_id",
+        postgresql_where=text("generation > 1 AND kind IN (2, 4)"),
+    ),
+)
+
+# Regrades of many submissions, each in the bucket of its course.
+regrades = Table(
+    "regrades",
+    metadata,
+    _id("regrade_id"),
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    Column("filter", Text, nullable=False),
+    # Empty where each submission is graded by its own.
+    _id("revision_id"),
+    Column("shadow", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    _id("actor"),
+    Column("priority", Integer, nullable=False),
+    _time("create_time"),
+    # What is decided: 1 open its tasks, 2 promote, 3 discard.
+    Column("wanted", SmallInteger, nullable=False, server_default=text("1")),
+    # Some part has not done what is wanted yet.
+    Column("busy", Boolean, nullable=False, server_default=text("true")),
+    _time("claimed_until"),
+    PrimaryKeyConstraint("regrade_id", name="regrades_pkey"),
+    Index("regrades_by_assignment", "tenant", "course", "assignment", "regrade_id"),
+    Index("regrades_busy", "claimed_until", postgresql_where=text("busy")),
+    info={"moves_by": "regrade_id"},
+)
+
+# How far this shard is with a regrade; stays on its shard, whatever moves.
+regrade_parts = Table(
+    "regrade_parts",
+    metadata,
+    _id("regrade_id"),
+    _id("tenant"),
+    # Numbers of `wanted`; never goes back.
+    Column("phase", SmallInteger, nullable=False),
+    Column("done", Boolean, nullable=False, server_default=text("false")),
+    # The last submission that was looked at in this phase.
+    Column("submission_id", Text(collation="C"), nullable=False, server_default=text("''")),
+    Column("opened", BigInteger, nullable=False, server_default=text("0")),
+    Column("skipped", BigInteger, nullable=False, server_default=text("0")),
+    Column("promoted", BigInteger, nullable=False, server_default=text("0")),
+    Column("overtaken", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("regrade_id", name="regrade_parts_pkey"),
 )
 
 # What operators want of queues, which span the shards: only the table of shard 0 is used.
