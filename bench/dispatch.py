@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from cinnabar_common.clock import SystemClock
+from cinnabar_common.redis_connection import connect
 from cinnabar_local.credentials import Credentials
 from cinnabar_local.group import serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import Valkey
 from cinnabar_scheduler.adapters.memory import MemoryPolicy
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.tasks import HeadStart, QueueName, Task
 

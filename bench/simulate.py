@@ -22,12 +22,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_local.credentials import Credentials
 from cinnabar_local.group import serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import Valkey
 from cinnabar_scheduler.adapters.memory import MemoryPolicy
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.policy import Policy, TenantPolicy
 from cinnabar_scheduler.tasks import HeadStart, Lease, QueueName, Task

@@ -8,8 +8,8 @@ from typing import Any, cast
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory import STRIDE, MemoryPolicy
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.policy import Policy, TenantPolicy
 from cinnabar_scheduler.tasks import HeadStart, Lease, Task

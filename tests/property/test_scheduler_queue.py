@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule, TenantPolicy
 from cinnabar_scheduler.tasks import HeadStart, Lease, LeaseToken, QueueState, Task, Verdict, Why

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_epoch import PERMANENT_KEY_PATTERN
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory_admission import MemoryAdmission
 from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.admission import (
     AdmissionStore,
     AdmissionUnavailable,

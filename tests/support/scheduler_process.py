@@ -16,11 +16,11 @@ from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
 from cinnabar.storage.v1.storage_service_pb2 import OpenTask
 from cinnabar_common.clock import SystemClock
+from cinnabar_common.redis_connection import connect
 from cinnabar_local.ports import Ports
 from cinnabar_local.probes import grpc_serving
 from cinnabar_local.process import Process, ProcessSpec
 from cinnabar_scheduler.adapters.policy_file import PolicyFile
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from tests.support.scheduler_storage import FakeStorage, storage_serving
 

@@ -13,6 +13,7 @@ from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_common.health import HealthBoard
+from cinnabar_common.redis_connection import connect
 from cinnabar_common.server import serving
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
@@ -20,7 +21,6 @@ from cinnabar_gateway.admission import AdmissionRequest, Admissions, Result, Set
 from cinnabar_gateway.records import Reservation
 from cinnabar_scheduler.adapters.memory_admission import MemoryAdmission
 from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.admission import Admissions as Scheduler
 from cinnabar_scheduler.admission_service import AdmissionService, admission_coalescer
 from cinnabar_scheduler.policy import Limit, Policy, TenantPolicy

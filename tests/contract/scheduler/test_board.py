@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator
 import pytest
 import pytest_asyncio
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory_board import MemoryBoard
 from cinnabar_scheduler.adapters.redis_board import RedisBoard
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.ports import SweepBoard
 from cinnabar_scheduler.tasks import Findings
 from tests.support.scheduler_adapters import leaked_keys

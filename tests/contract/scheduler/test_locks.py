@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.clock import SystemClock
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory_locks import MemoryLocks
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.ports import LockStore
 from tests.support.scheduler_adapters import leaked_keys

@@ -10,7 +10,7 @@ import pytest
 
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2 import Receipt
-from cinnabar_scheduler.adapters.redis_connection import connect
+from cinnabar_common.redis_connection import connect
 from tests.support.scheduler_process import SchedulerProcess, Shared, Suite
 from tests.support.scheduler_worker import ScriptedWorker, worker
 from tests.support.waiting import until

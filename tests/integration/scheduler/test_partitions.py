@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest_asyncio
 
+from cinnabar_common.redis_connection import connect, connect_listener, subscribed
 from cinnabar_scheduler.adapters.memory import MemoryPolicy
-from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener, subscribed
 from cinnabar_scheduler.adapters.redis_queue import WAKE_CHANNEL, RedisQueue
 from cinnabar_scheduler.policy import Policy, QueuePolicy, TenantPolicy
 from cinnabar_scheduler.ports import QueueUnavailable

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2 as storage_pb
-from cinnabar_scheduler.adapters.redis_connection import connect
+from cinnabar_common.redis_connection import connect
 from tests.support.scheduler_process import SchedulerProcess, Suite
 from tests.support.scheduler_storage import FakeStorage
 from tests.support.servers import ShardUrls

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from cinnabar_common.clock import SystemClock
+from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory import MemoryPolicy
 from cinnabar_scheduler.adapters.redis_clock import RedisClock
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.tasks import HeadStart
 from tests.support.scheduler_process import Suite

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from bench.simulate import SCENARIOS, HeadStart, Served, World, simulate
-from cinnabar_scheduler.adapters.redis_connection import connect
+from cinnabar_common.redis_connection import connect
 from tests.support.servers import ValkeyServer
 
 

@@ -6,14 +6,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cinnabar_common.clock import SystemClock
+from cinnabar_common.metrics import Sample, Source
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.admission import AdmissionCounters
 from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.load import Loads
 from cinnabar_scheduler.metrics import (
     Metrics,
-    Sample,
-    Source,
     admission_samples,
     conservation_samples,
     leader_samples,

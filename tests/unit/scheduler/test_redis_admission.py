@@ -2,9 +2,9 @@
 
 import pytest
 
+from cinnabar_common.redis_connection import connect
 from cinnabar_local.ports import Ports
 from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
-from cinnabar_scheduler.adapters.redis_connection import connect
 from cinnabar_scheduler.admission import AdmissionUnavailable
 from tests.support.scheduler_admission import charge, claim, settlement
 from tests.support.scheduler_queue import ManualClock

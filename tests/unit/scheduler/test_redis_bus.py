@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
+from cinnabar_common.redis_connection import connect, connect_listener
 from cinnabar_local.ports import HOST, Ports
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
-from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from tests.support.waiting import until
 
 

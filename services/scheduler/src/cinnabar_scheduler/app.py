@@ -19,6 +19,8 @@ from cinnabar.scheduler.v1.work_service_pb2_grpc import add_WorkServiceServicer_
 from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import HealthBoard
+from cinnabar_common.metrics import serving_metrics
+from cinnabar_common.redis_connection import connect, connect_listener
 from cinnabar_common.server import serving
 from cinnabar_scheduler.adapters.memory_admission import MemoryAdmission
 from cinnabar_scheduler.adapters.policy_file import PolicyFile
@@ -26,7 +28,6 @@ from cinnabar_scheduler.adapters.redis_admission import RedisAdmission
 from cinnabar_scheduler.adapters.redis_board import RedisBoard
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_clock import RedisClock
-from cinnabar_scheduler.adapters.redis_connection import connect, connect_listener
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
@@ -145,7 +146,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                     lambda: conservation_samples(conservation.last),
                 ],
             )
-            await stack.enter_async_context(metrics.serving(config.metrics_listen))
+            await stack.enter_async_context(serving_metrics(config.metrics_listen, metrics.text))
 
         work = WorkService(
             queue,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cinnabar_common.metrics import valid_listen
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
@@ -28,8 +30,7 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         if self.lease_seconds < 1:
             raise ValueError("SCHEDULER_LEASE_SECONDS must be at least 1")
-        _, colon, port = self.metrics_listen.rpartition(":")
-        if self.metrics_listen and not (colon and port.isdecimal() and int(port) < 65_536):
+        if not valid_listen(self.metrics_listen):
             raise ValueError("SCHEDULER_METRICS_LISTEN must be host:port")
         if self.silence_limit_seconds < self.lease_seconds:
             raise ValueError("SCHEDULER_SILENCE_LIMIT_SECONDS must be at least SCHEDULER_LEASE_SECONDS")

@@ -1,43 +1,21 @@
-"""Numbers for Prometheus, taken from plain objects when somebody scrapes."""
+"""The numbers of a scheduler for Prometheus."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
+from cinnabar_common.metrics import Sample, Source, exposition, families
 from cinnabar_scheduler.admission import AdmissionCounters
 from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.load import Load, Loads
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tally import Tally
 
-log = logging.getLogger(__name__)
-
 SCRAPE_SECONDS = 2.0
-REQUEST_BYTES = 16 * 1024
-REQUEST_SECONDS = 5.0
-MAX_SCRAPES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A number that another part of the scheduler tells. Names of counters end with "_total"."""
-
-    name: str
-    description: str
-    value: float
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-Source = Callable[[], Iterable[Sample]]
 
 
 def admission_samples(counters: AdmissionCounters) -> Iterable[Sample]:
@@ -102,56 +80,7 @@ class Metrics:
         except (QueueUnavailable, TimeoutError):
             loads, up = [], False
         samples = [sample for source in self._sources for sample in source()]
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Fixed([_redis(up), *_of_loads(loads), *_of_tally(self._tally), *_others(samples)]))
-        return generate_latest(registry)
-
-    @asynccontextmanager
-    async def serving(self, listen: str) -> AsyncGenerator[int]:
-        """Answers ``GET /metrics`` on ``listen`` ("host:port"); yields the port. OSError when it is taken."""
-        host, _, port = listen.rpartition(":")
-        slots = asyncio.Semaphore(MAX_SCRAPES)
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                async with asyncio.timeout(REQUEST_SECONDS), slots:
-                    await self._answer(reader, writer)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-                log.debug("scrape not answered", extra={"error": type(error).__name__})
-            finally:
-                writer.close()
-
-        server = await asyncio.start_server(answer, host, int(port), limit=REQUEST_BYTES)
-        async with server:
-            yield server.sockets[0].getsockname()[1]
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        method, _, rest = head.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
-        if path != b"/metrics":
-            status, kind, body = "404 Not Found", "text/plain", b"metrics are at /metrics\n"
-        elif method not in (b"GET", b"HEAD"):
-            status, kind, body = "405 Method Not Allowed", "text/plain", b"only GET and HEAD\n"
-        else:
-            status, kind, body = "200 OK", CONTENT_TYPE_LATEST, await self.text()
-        writer.write(
-            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-            "Allow: GET, HEAD\r\nConnection: close\r\n\r\n".encode()
-        )
-        if method != b"HEAD":
-            writer.write(body)
-        await writer.drain()
-
-
-class _Fixed(Collector):
-    """Families that are known already."""
-
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+        return exposition([_redis(up), *_of_loads(loads), *_of_tally(self._tally), *families(samples)])
 
 
 def _redis(up: bool) -> Metric:
@@ -217,15 +146,3 @@ def _of_tally(tally: Tally) -> Iterable[Metric]:
     for (queue, fate), count in sorted(tally.outcomes.items()):
         outcomes.add_metric([queue, fate.replace(" ", "_")], count)
     yield outcomes
-
-
-def _others(samples: Iterable[Sample]) -> Iterable[Metric]:
-    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
-    for sample in samples:
-        labels = sorted(sample.labels)
-        family = families.get(sample.name)
-        if family is None:
-            kind = CounterMetricFamily if sample.name.endswith("_total") else GaugeMetricFamily
-            family = families[sample.name] = kind(sample.name, sample.description, labels=labels)
-        family.add_metric([sample.labels[label] for label in labels], sample.value)
-    return families.values()

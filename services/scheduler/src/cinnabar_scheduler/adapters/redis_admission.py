@@ -10,7 +10,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from cinnabar_common.clock import Clock
-from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
+from cinnabar_common.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.admission import (
     ANSWER_SECONDS,

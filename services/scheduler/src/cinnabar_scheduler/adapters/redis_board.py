@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
+from cinnabar_common.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tasks import Findings
 

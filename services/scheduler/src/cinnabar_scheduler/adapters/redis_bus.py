@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from redis.asyncio import Redis
 
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
+from cinnabar_common.redis_connection import REDIS_ERRORS, publish, subscribed
 from cinnabar_scheduler import convert
-from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS, publish, subscribed
 from cinnabar_scheduler.adapters.redis_queue import WAKE_CHANNEL
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.tasks import LeaseToken, QueueName

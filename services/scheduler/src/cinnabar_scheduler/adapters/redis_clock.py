@@ -8,7 +8,7 @@ import logging
 from redis.asyncio import Redis
 
 from cinnabar_common.clock import Clock
-from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
+from cinnabar_common.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_epoch import SUITE_PREFIX
 from cinnabar_scheduler.adapters.redis_scripts import Script
 

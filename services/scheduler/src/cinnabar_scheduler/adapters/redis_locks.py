@@ -8,7 +8,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from cinnabar_scheduler.adapters.redis_connection import REDIS_ERRORS
+from cinnabar_common.redis_connection import REDIS_ERRORS
 from cinnabar_scheduler.adapters.redis_scripts import Script
 from cinnabar_scheduler.ports import LocksUnavailable
 

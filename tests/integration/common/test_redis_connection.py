@@ -7,7 +7,7 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cinnabar_scheduler.adapters import redis_connection
+from cinnabar_common import redis_connection
 
 CONNECT = {"commands": redis_connection.connect, "listener": redis_connection.connect_listener}
 
