@@ -32,6 +32,10 @@ class StorageConfig:
     """How long a read waits for a replica to reach its position before it goes to the primary."""
     revision_cache_entries: int = 1000
     revision_cache_bytes: int = 64 * 1024 * 1024
+    follow_poll_seconds: float = 0.5
+    """How often followers of the audit look whether there is something new for them."""
+    follow_seconds: float = 30.0
+    """How long a step of a follower may take, on a connection that is kept for them."""
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 
@@ -49,7 +53,7 @@ class StorageConfig:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
         for name in (
             *("pool_wait", "connect", "statement", "replica_statement"),
-            *("count", "replica_poll", "start_wait"),
+            *("count", "replica_poll", "follow_poll", "follow", "start_wait"),
         ):
             if getattr(self, f"{name}_seconds") <= 0:
                 raise ValueError(f"STORAGE_{name.upper()}_SECONDS must be above 0")

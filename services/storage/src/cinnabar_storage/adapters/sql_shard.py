@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-from cinnabar_storage.adapters import sql_assignments, sql_operations, sql_writes
+from cinnabar_storage.adapters import sql_assignments, sql_operations, sql_seals, sql_writes
+from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
 from cinnabar_storage.config import StorageConfig
+from cinnabar_storage.followers import Follower, following
 from cinnabar_storage.ports import Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -36,6 +38,11 @@ from cinnabar_storage.replicas import Rotation
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _RECHECK_SECONDS = 0.004
+
+FOLLOWERS: dict[str, tuple[Work, int]] = {
+    sql_seals.FOLLOWER: (sql_seals.seal, sql_seals.EVENTS_PER_SEAL),
+}
+"""Who follows the audit of a shard: by name, the work and with how many rows at most in one step."""
 
 
 class SqlShard:
@@ -253,13 +260,27 @@ async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> A
             server(url, f"{name}.count", 1, config.count_seconds, config.count_seconds)
             for url, name in zip(urls, names, strict=True)
         ]
-        for opened in (primary, *replicas, *watched, *counting):
+        # And followers of the audit, one step at once.
+        followed = server(
+            *(urls[0], f"{names[0]}.follow", 1, config.follow_seconds),
+            wait_seconds=len(FOLLOWERS) * config.follow_seconds,
+        )
+        for opened in (primary, *replicas, *watched, *counting, followed):
             await exits.enter_async_context(opened)
         rotation = Rotation(
             len(replicas), max_lag_seconds=config.replica_max_lag_seconds, clock=SystemClock()
         )
         watch = ReplicaWatch(index, watched[0], watched[1:], rotation, config.replica_poll_seconds)
         await exits.enter_async_context(watch.running())
+        followers = [
+            Follower(
+                f"{names[0]}.{name}",
+                sql_step(followed, name, work, limit=limit),
+                poll_seconds=config.follow_poll_seconds,
+            )
+            for name, (work, limit) in FOLLOWERS.items()
+        ]
+        await exits.enter_async_context(following(followers))
         yield SqlShard(
             *(index, primary, replicas, watch, counting),
             position_wait_seconds=config.position_wait_seconds,
