@@ -94,12 +94,12 @@ class Two:
             await enter(channel(self.storage_target)),
             await enter(channel(self.scheduler_target)),
         )
-        store = StorageClient(storage)
+        # A busy machine must look neither like a storage nor like a scheduler that is away.
+        store = StorageClient(storage, timeout_seconds=20)
         outside = Outside(
             assignments=store,
             submissions=store,
             queue=SchedulerClient(scheduler, [scheduler]),
-            # A busy machine must not look like a scheduler that is away.
             admissions=admissions(scheduler, timeout_seconds=5),
             changes=[SchedulerChanges(scheduler)],
             probes=(),
@@ -121,7 +121,7 @@ async def two(postgres_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerat
     """Two gateways, a scheduler whose reservations run out soon, an assignment."""
     await migrate_all(config_for(postgres_shards))
     async with AsyncExitStack() as exits:
-        storage = await exits.enter_async_context(storage_on(postgres_shards))
+        storage = await exits.enter_async_context(storage_on(postgres_shards, pool_wait_seconds=20))
         config = SchedulerConfig(
             redis_url=valkey_url,
             storage_target=storage.address,

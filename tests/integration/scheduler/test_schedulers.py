@@ -1,8 +1,10 @@
 """Several schedulers, and what happens when one of them, Valkey or storage goes away."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -18,23 +20,46 @@ from tests.support.waiting import until
 
 @asynccontextmanager
 async def following(
-    scheduler: SchedulerProcess, *submissions: str
+    scheduler: SchedulerProcess, *submissions: str, told_by: SchedulerProcess | None = None
 ) -> AsyncGenerator[AsyncIterator[set[str]]]:
-    """The ids of submissions that changed, as they are told."""
+    """The ids of submissions that changed, as ``scheduler`` tells them.
+
+    Nothing says when what was added is followed, so a change of a submission that nobody has is made, on
+    ``told_by``, until it comes back.
+    """
+    probe = f"probe-{uuid4().hex}"
+    cancel = queue_pb.CancelRequest(tasks=[queue_pb.CancelRequest.Task(task=f"{probe}/q", queue="free-text")])
     call = scheduler.queue.Follow()
-    await call.write(queue_pb.FollowRequest(add=submissions))
-    first = await call.read()
-    assert isinstance(first, queue_pb.FollowResponse)
-    assert not first.submission_ids
+    told: asyncio.Queue[set[str] | grpc.aio.AioRpcError] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for response in call:
+                told.put_nowait(set(response.submission_ids))
+        except grpc.aio.AioRpcError as error:
+            told.put_nowait(error)
+
+    async def followed() -> bool:
+        await (told_by or scheduler).queue.Cancel(cancel, timeout=5)
+        return any(told.get_nowait() == {probe} for _ in range(told.qsize()))
 
     async def changes() -> AsyncIterator[set[str]]:
-        while isinstance(response := await call.read(), queue_pb.FollowResponse):
-            yield set(response.submission_ids)
+        while True:
+            changed = await asyncio.wait_for(told.get(), 20)
+            if isinstance(changed, grpc.aio.AioRpcError):
+                raise changed
+            if changed := changed - {probe}:
+                yield changed
 
+    reader = asyncio.create_task(read(), name="follow-reader")
     try:
+        await call.write(queue_pb.FollowRequest(add=[*submissions, probe]))
+        await until(followed, description="changes are told")
         yield changes()
     finally:
         call.cancel()
+        reader.cancel()
+        await asyncio.wait([reader])
 
 
 async def test_two_schedulers_share_work_and_wake_each_other(shared: Shared) -> None:
@@ -68,7 +93,7 @@ async def test_cancel_reaches_the_worker_of_another_scheduler(shared: Shared) ->
         tasks = shared.storage.add_tasks(3, revision=shared.storage.add_revision())
         await two.enqueue(tasks)
         (lease,) = await held.take(1)
-        async with following(two, tasks[1].submission_id) as changes:
+        async with following(two, tasks[1].submission_id, told_by=one) as changes:
             response = await one.queue.Cancel(
                 queue_pb.CancelRequest(
                     tasks=[
@@ -96,7 +121,7 @@ async def test_follow_tells_changes_of_all_schedulers(shared: Shared) -> None:
     async with (
         worker(one.target) as held,
         following(one, ids[0], ids[1]) as here,
-        following(two, ids[1], ids[2]) as there,
+        following(two, ids[1], ids[2], told_by=one) as there,
     ):
         await held.hello()
         assert await held.grade(await held.take(3)) == [pb.Receipt.COMMITTED] * 3
