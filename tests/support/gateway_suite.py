@@ -22,7 +22,7 @@ from cinnabar_grader.config import GraderConfig
 from cinnabar_local.ports import Ports
 from cinnabar_scheduler.app import running as scheduler_running
 from cinnabar_scheduler.config import SchedulerConfig
-from tests.support.gateway_world import COURSE, INSTRUCTOR, answers, items
+from tests.support.gateway_world import COURSE, INSTRUCTOR, SECRET, answers, items
 
 if TYPE_CHECKING:
     from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceAsyncStub
@@ -84,6 +84,7 @@ async def real_gateway(storage_target: str, redis_url: str) -> AsyncGenerator[Re
         storage_target=storage_target,
         scheduler_target=target,
         auth="development",
+        token_key=(SECRET,),
         listen="127.0.0.1:0",
         grace_seconds=0.5,
     )

@@ -26,7 +26,7 @@ from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryS
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
-from cinnabar_gateway.consistency import Positions
+from cinnabar_gateway.consistency import TOKEN_KEY, Positions, TokenKeys
 from cinnabar_gateway.ports import HealthProbe, Queue
 from cinnabar_gateway.records import SubmissionKey
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the generated module has them for type checkers only
 TENANT = "uni"
 COURSE = "courses/net"
 PARENT = "courses/net/assignments/a1"
+SECRET = "a secret of the tests: long enough"
+KEYS = TokenKeys((SECRET,))
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -46,6 +48,16 @@ Metadata = tuple[tuple[str, str], ...]
 def credential(role: str, user: str, *, tenant: str = TENANT) -> Metadata:
     """Metadata that names a caller."""
     return (("authorization", f"Bearer dev.{tenant}.{role}.{user}"),)
+
+
+def token_for(positions: Positions, *, tenant: str = TENANT) -> Metadata:
+    """Metadata with a consistency token as the gateway makes it."""
+    return ((TOKEN_KEY, KEYS.encode(tenant, positions)),)
+
+
+async def token_from(call: grpc.aio.Call) -> str:
+    """The token that the answer of a call came with; "" for none."""
+    return str(dict(await call.initial_metadata()).get(TOKEN_KEY, ""))
 
 
 STUDENT = credential("student", "ann")
@@ -165,6 +177,7 @@ def config(**changes: object) -> GatewayConfig:
         "storage_target": "127.0.0.1:1",
         "scheduler_target": "127.0.0.1:1",
         "auth": "development",
+        "token_key": (SECRET,),
         "listen": "127.0.0.1:0",
         "watch_reread_seconds": 3600.0,
         "grace_seconds": 0.2,

@@ -47,7 +47,7 @@ async def now(stored: Stored, row: NewSubmission) -> Submission:
 
 async def redrive(stored: Stored, row: NewSubmission, item: str = "q1", tenant: str | None = None) -> int:
     tasks = [TaskKey(row.submission_id, item)]
-    _, opened = await stored.tasks.redrive(tenant or row.tenant, tasks, "operator")
+    _, opened, _ = await stored.tasks.redrive(tenant or row.tenant, tasks, "operator")
     return len(opened)
 
 
@@ -155,7 +155,7 @@ async def test_only_dead_letters_of_the_tenant_are_redriven(stored: Stored) -> N
 async def test_a_redriven_task_comes_with_what_the_queue_needs(stored: Stored) -> None:
     row = await new(stored)
     await commit(stored, dead_letter(row))
-    _, [task] = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "q1")], "operator")
+    _, [task], _ = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "q1")], "operator")
     assert task == (
         *(row.submission_id, "q1", row.tenant, "text", 1),
         *(row.priority, row.revision_id, row.answers, row.create_time, None, None),

@@ -119,7 +119,7 @@ async def test_redriving_large_tasks_gives_as_many_as_have_room(stored: Stored) 
     tenant = new_tenant()
     rows, _ = await large(stored, tenant, 10, 2 * MIB)
     await stored.tasks.commit([dead_letter(row) for row in rows])
-    results, opened = await stored.tasks.redrive(
+    results, opened, _ = await stored.tasks.redrive(
         tenant, [TaskKey(row.submission_id, "q1") for row in rows], "operator"
     )
     assert {result.name for result in results} == {"REDRIVEN"}

@@ -48,7 +48,7 @@ async def open_task(stored: Stored, row: NewSubmission, item: str = "q1") -> Ope
 
 
 async def redrive(stored: Stored, row: NewSubmission, *items: str) -> list[RedriveResult]:
-    results, _ = await stored.tasks.redrive(
+    results, _, _ = await stored.tasks.redrive(
         row.tenant, [TaskKey(row.submission_id, item) for item in items], "operator"
     )
     return results
@@ -150,7 +150,7 @@ async def test_what_is_not_the_tenants_or_no_id_is_not_found(stored: Stored) -> 
         TaskKey("nonsense", "q1"),
         TaskKey(new_id(bucket_of(row.tenant, row.author)), "q1"),
     ]
-    results, opened = await stored.tasks.redrive(new_tenant(), keys, "operator")
+    results, opened, _ = await stored.tasks.redrive(new_tenant(), keys, "operator")
     assert results == [RedriveResult.NOT_FOUND] * 3
     assert opened == []
     assert await redrive(stored, row, "q1") == [RedriveResult.REDRIVEN]
@@ -160,7 +160,7 @@ async def test_redriving_after_the_deadline_lifts_it_for_that_task_alone(stored:
     row = submission(new_tenant(), items=("dead", "open"), grade_by=EARLIER)
     await created(stored, row)
     await stored.tasks.commit([dead_letter(row, "dead")])
-    _, [opened] = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "dead")], "operator")
+    _, [opened], _ = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "dead")], "operator")
     assert opened.grade_by is None
     assert (await open_task(stored, row, "dead")).grade_by is None
     assert (await open_task(stored, row, "open")).grade_by == EARLIER
@@ -183,7 +183,7 @@ async def test_redriving_before_the_deadline_keeps_it(stored: Stored) -> None:
     row = submission(new_tenant(), grade_by=LATER)
     await created(stored, row)
     await stored.tasks.commit([dead_letter(row)])
-    _, [opened] = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "q1")], "operator")
+    _, [opened], _ = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "q1")], "operator")
     assert opened.grade_by == LATER
 
 

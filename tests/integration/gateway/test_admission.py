@@ -28,7 +28,7 @@ from cinnabar_local import sql
 from cinnabar_scheduler.app import running as scheduler_running
 from cinnabar_scheduler.config import SchedulerConfig
 from tests.support.gateway_suite import PARENT, create_request
-from tests.support.gateway_world import COURSE, INSTRUCTOR, STUDENT, items, refusal_in, refusal_of
+from tests.support.gateway_world import COURSE, INSTRUCTOR, SECRET, STUDENT, items, refusal_in, refusal_of
 from tests.support.servers import ShardUrls, ValkeyServer
 from tests.support.storage_service import config_for, migrate_all, storage_on
 
@@ -109,6 +109,7 @@ class Two:
             storage_target=self.storage_target,
             scheduler_target=self.scheduler_target,
             auth="development",
+            token_key=(SECRET,),
             listen="127.0.0.1:0",
             grace_seconds=0.5,
         )

@@ -53,6 +53,7 @@ def handing_in(
     change: Callable[[pb.CreateSubmissionRequest], object],
     *fields: str,
     words: str = "",
+    reason: str = "INVALID_REQUEST",
     metadata: Metadata = STUDENT,
 ) -> Row:
     """A submission spoilt by ``change``."""
@@ -64,6 +65,7 @@ def handing_in(
         request=request,
         fields=fields,
         words=words,
+        reason=reason,
         metadata=metadata,
     )
 
@@ -155,6 +157,7 @@ def submission_rows() -> Iterator[Row]:
         "token of somebody else",
         lambda it: None,
         TOKEN_KEY,
+        reason="CONSISTENCY_TOKEN_INVALID",
         metadata=(*STUDENT, (TOKEN_KEY, "bm9uc2Vuc2U")),
     )
     yield handing_in(

@@ -15,6 +15,7 @@ from tests.support.gateway_world import (
     INSTRUCTOR,
     OPERATOR,
     PARENT,
+    SECRET,
     STUDENT,
     Metadata,
     World,
@@ -139,6 +140,7 @@ def test_only_development_credentials_are_taken_yet() -> None:
         "GATEWAY_STORAGE_TARGET": "127.0.0.1:1",
         "GATEWAY_SCHEDULER_TARGET": "127.0.0.1:2",
         "GATEWAY_AUTH": "jwt",
+        "GATEWAY_TOKEN_KEY": SECRET,
     }
     with pytest.raises(ConfigError) as raised:
         load(GatewayConfig, prefix="GATEWAY_", env=env)

@@ -309,7 +309,7 @@ class HalfAway(MemoryStorage):
 
     async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
         """See SubmissionStore."""
-        return Redriven([], [RedriveFate.UNAVAILABLE for _ in tasks])
+        return Redriven([], [RedriveFate.UNAVAILABLE for _ in tasks], ())
 
     async def cancel_submission(
         self, key: SubmissionKey, actor: str

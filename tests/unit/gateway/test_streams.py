@@ -8,11 +8,13 @@ import pytest
 
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_gateway.adapters.memory import MemoryStorage
-from cinnabar_gateway.consistency import TOKEN_KEY, decode_token
+from cinnabar_gateway.consistency import TOKEN_KEY
 from cinnabar_gateway.records import Committed, NewSubmission
 from tests.support.gateway_world import (
     INSTRUCTOR,
+    KEYS,
     PARENT,
+    TENANT,
     World,
     create_request,
     refusal_in,
@@ -44,7 +46,10 @@ async def test_each_message_is_acknowledged_with_a_result_per_submission(gateway
     assert (errors[1].code, errors[1].reason) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
     assert acks[2].results[2].submission.author == "eve"
     assert {one.author for one in gateway.storage.submissions.values()} == {"ann", "bob", "eve"}
-    assert decode_token(str(dict(await call.trailing_metadata())[TOKEN_KEY]))
+    tokens = [acks[number].consistency_token for number in (1, 2)]
+    last = str(dict(await call.trailing_metadata())[TOKEN_KEY])
+    assert last in tokens
+    assert KEYS.decode(TENANT, tokens) == KEYS.decode(TENANT, [last])
 
 
 async def test_what_was_read_before_a_bad_message_is_answered_first(gateway: World) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 
@@ -21,19 +21,24 @@ class Credentials:
     redis: str = field(default_factory=_secret, repr=False)
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10), repr=False)
     s3_secret_key: str = field(default_factory=_secret, repr=False)
+    gateway_token_key: str = field(default_factory=_secret, repr=False)
 
 
 def credentials_in(folder: Path) -> Credentials:
-    """Those of ``folder``, made on first use. Raises ValueError when the file is damaged."""
+    """Those of ``folder``; what is not there yet is made. Raises ValueError when the file is damaged."""
     file = folder / "credentials.json"
     if file.exists():
         try:
-            return Credentials(**json.loads(file.read_text("utf-8")))
+            kept = json.loads(file.read_text("utf-8"))
+            credentials = Credentials(**kept)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged; delete the data folder to start anew") from error
-    made = Credentials()
-    write_private(file, json.dumps(asdict(made), indent=2) + "\n")
-    return made
+        if len(kept) == len(fields(Credentials)):
+            return credentials
+    else:
+        credentials = Credentials()
+    write_private(file, json.dumps(asdict(credentials), indent=2) + "\n")
+    return credentials
 
 
 def write_private(file: Path, text: str) -> None:

@@ -96,6 +96,7 @@ class ServiceEnvironment:
     storage_target: str
     scheduler_target: str
     policy_file: str
+    token_key: str = field(repr=False)
 
     def of(self, service: str, listen: str, metrics_listen: str = "") -> dict[str, str]:
         """The environment of one replica of ``service``; schedulers have an address for metrics."""
@@ -116,6 +117,7 @@ class ServiceEnvironment:
                     "GATEWAY_STORAGE_TARGET": self.storage_target,
                     "GATEWAY_SCHEDULER_TARGET": self.scheduler_target,
                     "GATEWAY_AUTH": "development",
+                    "GATEWAY_TOKEN_KEY": self.token_key,
                     "GATEWAY_DRAIN_SECONDS": "0",
                 }
             case "grader":
@@ -190,7 +192,9 @@ def build_table(
     if config.objects:
         rows.append(objects.process())
     if config.services:
-        rows += _service_rows(config, shards, valkey, listen, metrics, policy_file)
+        rows += _service_rows(
+            config, shards, valkey, listen, metrics, policy_file, credentials.gateway_token_key
+        )
         rows.append(envoy.process(needs=_names("gateway", config.gateways)))
     addresses = Addresses(
         envoy=f"{HOST}:{envoy.port}",
@@ -226,6 +230,7 @@ def _service_rows(
     listen: Mapping[str, tuple[str, ...]],
     metrics: tuple[str, ...],
     policy_file: Path,
+    token_key: str,
 ) -> list[ProcessSpec]:
     def environment(caller: str) -> ServiceEnvironment:
         def seen(callee: str, address: str) -> str:
@@ -248,6 +253,7 @@ def _service_rows(
             storage_target=target("storage"),
             scheduler_target=target("scheduler"),
             policy_file=str(policy_file),
+            token_key=token_key,
         )
 
     storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)

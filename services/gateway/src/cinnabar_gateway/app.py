@@ -32,6 +32,7 @@ from cinnabar_gateway.assignment_service import AssignmentService
 from cinnabar_gateway.assignments import Assignments, CurrentRevisions
 from cinnabar_gateway.calls import CallInterceptor
 from cinnabar_gateway.config import GatewayConfig
+from cinnabar_gateway.consistency import TokenKeys
 from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.grading_service import GradingService
 from cinnabar_gateway.handoff import Handoff
@@ -192,7 +193,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
                 register=register,
                 services=[service.full_name for service in _SERVICES],
                 health=board,
-                interceptors=[CallInterceptor(development_identity)],
+                interceptors=[CallInterceptor(development_identity, TokenKeys(config.token_key))],
                 grace_seconds=config.grace_seconds,
                 drain_seconds=config.drain_seconds,
             )

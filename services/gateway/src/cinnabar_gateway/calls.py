@@ -1,4 +1,4 @@
-"""What every call gets before its handler runs: an identity, a deadline, a request that parsed."""
+"""What every call gets before its handler runs: identity, deadline, what it must see, a parsed request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cinnabar_common.errors import (
 )
 from cinnabar_common.interceptors import Continuation
 from cinnabar_gateway import consistency, deadlines, identity
-from cinnabar_gateway.consistency import Positions
+from cinnabar_gateway.consistency import Carried, Positions, TokenKeys
 from cinnabar_gateway.identity import Identity
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -37,14 +37,15 @@ def well_formed(request: object) -> None:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without a credential, bounds them by their deadline.
+    """Refuses calls without a credential or with a token that is not theirs, bounds them by their deadline.
 
     ``identify`` turns the value of ``authorization`` into an identity or raises
-    CredentialInvalid.
+    CredentialInvalid; ``keys`` make and prove consistency tokens.
     """
 
-    def __init__(self, identify: Callable[[str], Identity]) -> None:
+    def __init__(self, identify: Callable[[str], Identity], keys: TokenKeys) -> None:
         self._identify = identify
+        self._keys = keys
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -53,7 +54,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or method.startswith(_OPEN_PREFIXES):
             return handler
-        caller: Identity | SuiteError | None = None
+        caller: tuple[Identity, Carried] | SuiteError | None = None
         if method not in _OPEN_METHODS:
             caller = self._caller(handler_call_details)
         arity = "_".join(
@@ -68,13 +69,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 raise caller
             well_formed(request)
             if caller is not None:
-                identity.enter(caller)
-            seconds = deadlines.enter(context.time_remaining()) if unary else None
-            if seconds is None:
+                identity.enter(caller[0])
+                consistency.enter(caller[1])
+            if not unary:
                 return await behavior(request, context)
             try:
-                async with asyncio.timeout(seconds):
-                    return await behavior(request, context)
+                async with asyncio.timeout(deadlines.enter(context.time_remaining())):
+                    response = await behavior(request, context)
+                    if caller is not None:
+                        await _fold(context, caller[1])
+                    return response
             except TimeoutError as error:
                 raise DeadlinePassed from error
 
@@ -89,12 +93,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         replace: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(handler, "_replace")  # noqa: B009
         return replace(**{arity: entered, "request_deserializer": lenient})
 
-    def _caller(self, details: grpc.HandlerCallDetails) -> Identity | SuiteError:
-        values = metadata_values(details.invocation_metadata, "authorization")
+    def _caller(self, details: grpc.HandlerCallDetails) -> tuple[Identity, Carried] | SuiteError:
+        metadata = details.invocation_metadata
+        values = metadata_values(metadata, "authorization")
         try:
-            return self._identify(values[0] if len(values) == 1 else "")
-        except CredentialInvalid as error:
+            caller = self._identify(values[0] if len(values) == 1 else "")
+            tokens = consistency.split(metadata_values(metadata, consistency.TOKEN_KEY))
+            asked = self._keys.decode(caller.tenant, tokens) if tokens else ()
+        except (CredentialInvalid, InvalidRequest) as error:
             return error
+        return caller, Carried(self._keys, caller.tenant, asked, len(tokens))
 
 
 def metadata_values(metadata: object, key: str) -> list[str]:
@@ -113,19 +121,28 @@ def metadata_value(context: Context, key: str) -> str:
 
 
 def min_positions(context: Context) -> Positions:
-    """What the caller's consistency token asks for. InvalidRequest."""
-    return consistency.decode_token(metadata_value(context, consistency.TOKEN_KEY))
+    """What the consistency tokens of the call that is being served ask for together; they were proven."""
+    return consistency.current().positions
 
 
 async def send_positions(context: Context, positions: Positions) -> None:
-    """Gives the caller a consistency token, in the initial and the trailing metadata.
+    """Gives the caller a consistency token, in the initial and the trailing metadata; none for no positions.
 
-    It also stands for what the caller's own token stood for, so that keeping the last one is
-    enough. REST sees the initial metadata only, as headers. InvalidRequest for a malformed token
-    of the caller: look at it with ``min_positions`` before writing anything.
+    For every unary call that writes, once. The token also stands for those that the caller sent, so that
+    it may forget them. REST sees the initial metadata only, as headers.
     """
     if positions:
-        positions = consistency.merged(positions, min_positions(context))
-        metadata = ((consistency.TOKEN_KEY, consistency.encode_token(positions)),)
-        context.set_trailing_metadata(metadata)
-        await context.send_initial_metadata(metadata)
+        await _send(context, consistency.current(), positions)
+
+
+async def _fold(context: Context, carried: Carried) -> None:
+    """Whoever sent several tokens gets one for them, also from a call that wrote nothing."""
+    if carried.tokens > 1 and not carried.answered:
+        await _send(context, carried, ())
+
+
+async def _send(context: Context, carried: Carried, positions: Positions) -> None:
+    carried.answered = True
+    metadata = ((consistency.TOKEN_KEY, carried.token(positions)),)
+    context.set_trailing_metadata(metadata)
+    await context.send_initial_metadata(metadata)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cinnabar_gateway.consistency import TokenKeys
 
 DEVELOPMENT = "development"
 _POSITIVE = (
@@ -36,6 +38,9 @@ class GatewayConfig:
     """Addresses "host:port[,host:port…]" of the schedulers; each is followed by itself."""
     auth: str
     """Must be "development": callers name themselves, which proves nothing. There is no other way yet."""
+    token_key: tuple[str, ...] = field(repr=False)
+    """Secrets of at least 32 characters, the same for all gateways: the first signs consistency tokens, all
+    of them verify. "file:{path}" reads them from a file."""
     listen: str = "0.0.0.0:50051"
     call_timeout_seconds: float = 5.0
     """Of a call to another service, unless the caller has less time."""
@@ -80,6 +85,10 @@ class GatewayConfig:
         for name in ("storage_target", "scheduler_target"):
             if not all(part.strip() for part in getattr(self, name).split(",")):
                 raise ValueError(f"GATEWAY_{name.upper()} must be host:port[,host:port…]")
+        try:
+            TokenKeys(self.token_key)
+        except ValueError as error:
+            raise ValueError(f"GATEWAY_TOKEN_KEY {error}") from None
         if not 0 <= self.drain_seconds <= 60:
             raise ValueError("GATEWAY_DRAIN_SECONDS must be 0 to 60")
         for name in _POSITIVE:

@@ -23,7 +23,8 @@ from cinnabar_gateway import grading_times
 from cinnabar_gateway.admission import Admission, Call, Replay
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignments import CurrentRevisions
-from cinnabar_gateway.consistency import Positions
+from cinnabar_gateway.consistency import Positions, merged
+from cinnabar_gateway.earlier_answers import EarlierAnswer
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.records import NewSubmission, Submission
@@ -127,13 +128,15 @@ class Intake:
     ) -> tuple[list[Outcome], Positions]:
         """Admits, then commits what may go on; one outcome each, in order."""
         decisions: list[Outcome | Replay | None] = [*await self._admission.admit(identity, call, good)]
+        known: Positions = ()
         if replays := [index for index, one in enumerate(decisions) if isinstance(one, Replay)]:
-            names = [one.answer.decode() for one in decisions if isinstance(one, Replay)]
+            earlier = [EarlierAnswer.decode(one.answer) for one in decisions if isinstance(one, Replay)]
+            known = merged(*(one.positions for one in earlier))
             answers: Sequence[Outcome | None]
             try:
-                answers = await self._submissions.answers(identity, names)
+                answers = await self._submissions.answers(identity, earlier)
             except SuiteError as error:
-                answers = [error for _ in names]
+                answers = [error for _ in earlier]
             for index, answer in zip(replays, answers, strict=True):
                 decisions[index] = answer  # what is not there any more is handed in anew
         going = [index for index, one in enumerate(decisions) if one is None]
@@ -147,7 +150,8 @@ class Intake:
             return created, positions
         for index, outcome in zip(going, created, strict=True):
             decisions[index] = outcome
-        return [one for one in decisions if one is not None and not isinstance(one, Replay)], positions
+        outcomes = [one for one in decisions if one is not None and not isinstance(one, Replay)]
+        return outcomes, merged(known, positions)
 
     async def _parents(
         self, identity: Identity, names: Iterable[str], min_positions: Positions

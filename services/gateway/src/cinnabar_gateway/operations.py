@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cinnabar_common.names import id_bucket
+from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import HealthProbe, Queue, SubmissionStore
@@ -77,34 +78,41 @@ class Operations:
         """Those of the caller's tenant by (submission id, item id), after ``after``."""
         return await self._store.list_dead_letters(identity.tenant, wanted, after=after, limit=limit)
 
-    async def redrive(self, identity: Identity, tasks: Sequence[tuple[str, str]]) -> list[RedriveFate]:
-        """Opens the dead letters among (submission id, item id) again; the fate of each, in order."""
+    async def redrive(
+        self, identity: Identity, tasks: Sequence[tuple[str, str]]
+    ) -> tuple[list[RedriveFate], Positions]:
+        """Opens the dead letters among (submission id, item id) again.
+
+        The fate of each, in order, and where to see it.
+        """
         # An id that carries no bucket is nobody's, and storage could not even say where to look.
         known = [task for task in tasks if id_bucket(task[0]) is not None]
         if not known:
-            return [RedriveFate.NOT_FOUND for _ in tasks]
+            return [RedriveFate.NOT_FOUND for _ in tasks], ()
         redriven = await self._store.redrive(identity.tenant, known, identity.actor)
         self._handoff.offer(redriven.opened)
-        fates = iter(redriven.fates)
-        return [RedriveFate.NOT_FOUND if id_bucket(task[0]) is None else next(fates) for task in tasks]
+        known_fates = iter(redriven.fates)
+        fates = [RedriveFate.NOT_FOUND if id_bucket(task[0]) is None else next(known_fates) for task in tasks]
+        return fates, redriven.positions
 
     async def redrive_all(
         self, identity: Identity, wanted: DeadLetterFilter
-    ) -> tuple[list[tuple[DeadLetter, RedriveFate]], bool]:
+    ) -> tuple[list[tuple[DeadLetter, RedriveFate]], bool, Positions]:
         """Opens the first 1,000 dead letters of a filter again.
 
-        Each with its fate, and whether the filter lists more than these.
+        Each with its fate, whether the filter lists more than these, and where to see it.
         """
         letters = await self._store.list_dead_letters(
             identity.tenant, wanted, after=("", ""), limit=MAX_REDRIVE
         )
         if not letters:
-            return [], False
+            return [], False, ()
         tasks = [(letter.submission.submission, letter.task.item) for letter in letters]
         more = len(letters) == MAX_REDRIVE and bool(
             await self._store.list_dead_letters(identity.tenant, wanted, after=tasks[-1], limit=1)
         )
-        return list(zip(letters, await self.redrive(identity, tasks), strict=True)), more
+        fates, positions = await self.redrive(identity, tasks)
+        return list(zip(letters, fates, strict=True)), more, positions
 
     async def health(self) -> list[Verdict]:
         """Runs all probes together; an error and a time-out are unhealthy."""

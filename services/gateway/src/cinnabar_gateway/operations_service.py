@@ -22,7 +22,7 @@ from cinnabar_common.errors import (
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
 from cinnabar_gateway import convert, dead_letter_filters, identity
-from cinnabar_gateway.calls import Context
+from cinnabar_gateway.calls import Context, send_positions
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.operations import MAX_REDRIVE, Operations
 from cinnabar_gateway.records import QueueState, RedriveFate
@@ -113,9 +113,10 @@ class OperationsService(OperationsServiceServicer):
                 [FieldViolation("tasks", _ONE_OF_RULE), FieldViolation("filter", "excludes tasks")]
             )
         if request.HasField("filter"):
-            return await self._redrive_all(caller, request.filter)
+            return await self._redrive_all(caller, request.filter, context)
         tasks = _named_tasks(request)
-        fates = await self._operations.redrive(caller, tasks)
+        fates, positions = await self._operations.redrive(caller, tasks)
+        await send_positions(context, positions)
         return pb.RedriveDeadLettersResponse(
             redriven=fates.count(RedriveFate.REDRIVEN),
             refused=[
@@ -126,7 +127,7 @@ class OperationsService(OperationsServiceServicer):
         )
 
     async def _redrive_all(
-        self, caller: Identity, wanted: pb.ListDeadLettersRequest
+        self, caller: Identity, wanted: pb.ListDeadLettersRequest, context: Context
     ) -> pb.RedriveDeadLettersResponse:
         violations = list(dead_letter_filters.violations(wanted, "filter"))
         violations += [
@@ -136,7 +137,10 @@ class OperationsService(OperationsServiceServicer):
         ]
         if violations:
             raise InvalidRequest(violations)
-        found, more = await self._operations.redrive_all(caller, dead_letter_filters.wanted(wanted))
+        found, more, positions = await self._operations.redrive_all(
+            caller, dead_letter_filters.wanted(wanted)
+        )
+        await send_positions(context, positions)
         return pb.RedriveDeadLettersResponse(
             redriven=sum(fate is RedriveFate.REDRIVEN for _, fate in found),
             # Nobody named these: only those that still are dead letters were not redriven.

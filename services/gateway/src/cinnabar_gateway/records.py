@@ -261,10 +261,11 @@ class RedriveFate(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What is open again, as the queue takes it, and the fate of each task asked for, in order."""
+    """What is open again, as the queue takes it; the fate of each task, in order; and where to see it."""
 
     opened: list[QueuedTask]
     fates: list[RedriveFate]
+    positions: Positions
 
 
 class QueueState(enum.Enum):

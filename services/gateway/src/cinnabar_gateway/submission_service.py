@@ -15,7 +15,7 @@ from cinnabar_gateway import convert, identity
 from cinnabar_gateway.admission import Call
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed
-from cinnabar_gateway.consistency import TOKEN_KEY, encode_token, merged
+from cinnabar_gateway.consistency import TOKEN_KEY, Positions, current, merged
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import SubmissionKey
@@ -83,9 +83,10 @@ class SubmissionService(SubmissionServiceServicer):
         caller = identity.current()
         caller.require("submissions.create", *CREATORS)
         asked = min_positions(context)
+        carried = current()
         window = asyncio.Semaphore(self._stream_window)
         writing = asyncio.Lock()
-        reached = asked
+        reached: Positions = ()
         refusal: InvalidRequest | None = None
 
         async def answer(request: pb.StreamCreateSubmissionsRequest) -> None:
@@ -95,8 +96,11 @@ class SubmissionService(SubmissionServiceServicer):
                     caller, request.requests, asked, call=_STREAM
                 )
                 reached = merged(reached, positions)
-                results = map(convert.create_result, outcomes)
-                response = pb.StreamCreateSubmissionsResponse(batch_id=request.batch_id, results=results)
+                response = pb.StreamCreateSubmissionsResponse(
+                    batch_id=request.batch_id,
+                    results=map(convert.create_result, outcomes),
+                    consistency_token=carried.token(reached),
+                )
                 async with writing:
                     await context.write(response)
             finally:
@@ -114,7 +118,8 @@ class SubmissionService(SubmissionServiceServicer):
                     break
                 group.create_task(answer(request), name="stream-create")
                 await window.acquire()
-        context.set_trailing_metadata(((TOKEN_KEY, encode_token(reached)),) if reached else ())
+        token = carried.token(reached)
+        context.set_trailing_metadata(((TOKEN_KEY, token),) if token else ())
         if refusal is not None:
             raise refusal
 

@@ -31,6 +31,7 @@ from cinnabar_common.errors import (
 from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket, task_id
 from cinnabar_gateway.admission import Settlement
 from cinnabar_gateway.consistency import Positions, merged
+from cinnabar_gateway.earlier_answers import EarlierAnswer
 from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity, Role
@@ -213,11 +214,15 @@ class Submissions:
                 outcomes[index] = found.get(key.submission_id) or DependencyUnavailable("storage")
         return outcomes, positions
 
-    async def answers(self, identity: Identity, names: Sequence[str]) -> list[Submission | None]:
-        """The caller's submissions of these names, as they are now; None for what there is not."""
-        parsed = [SubmissionName.parse(name) for name in names]
-        keys = [SubmissionKey(identity.tenant, name.submission) for name in parsed if name is not None]
-        read = iter(await self._reads.submit_many([(key, ()) for key in keys]))
+    async def answers(self, identity: Identity, answers: Sequence[EarlierAnswer]) -> list[Submission | None]:
+        """The caller's submissions of these answers, as they are now; None for what there is not."""
+        parsed = [SubmissionName.parse(answer.name) for answer in answers]
+        keys = [
+            (SubmissionKey(identity.tenant, name.submission), answer.positions)
+            for name, answer in zip(parsed, answers, strict=True)
+            if name is not None
+        ]
+        read = iter(await self._reads.submit_many(keys))
         found = [next(read) if name is not None else None for name in parsed]
         return [
             one if one is not None and one.tenant == identity.tenant and one.name == name else None
@@ -332,7 +337,7 @@ def _end(reservation: Reservation, new: NewSubmission, committed: Committed) -> 
     if committed.fate not in (Fate.CREATED, Fate.DUPLICATE):
         return Settlement(reservation, None)
     name = SubmissionName(new.name.course, new.name.assignment, committed.submission_id)
-    return Settlement(reservation, str(name).encode())
+    return Settlement(reservation, EarlierAnswer(str(name), committed.positions).encode())
 
 
 def fresh(new: NewSubmission) -> Submission:

@@ -73,9 +73,11 @@ class StorageWriter(storage_service_pb2_grpc.StorageWriterServiceServicer):
     async def RedriveTasks(
         self, request: pb.RedriveTasksRequest, context: Context
     ) -> pb.RedriveTasksResponse:
-        results, opened = await self._tasks.redrive(*convert.redrive(request))
+        results, opened, positions = await self._tasks.redrive(*convert.redrive(request))
         return pb.RedriveTasksResponse(
-            tasks=map(responses.open_task, opened), results=responses.redrive_results(results)
+            tasks=map(responses.open_task, opened),
+            results=responses.redrive_results(results),
+            positions=map(responses.position, positions),
         )
 
     async def SetQueueControl(

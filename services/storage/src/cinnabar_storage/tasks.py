@@ -65,13 +65,14 @@ class Tasks:
 
     async def redrive(
         self, tenant: str, keys: Sequence[TaskKey], actor: str
-    ) -> tuple[list[RedriveResult], list[OpenTask]]:
+    ) -> tuple[list[RedriveResult], list[OpenTask], list[Position]]:
         """Opens dead letters again; others stay as they are.
 
         One result per key, in order, as if they had been redriven in order: of a
         key that comes twice the first is REDRIVEN. And the tasks that were
         redriven, as many as MAX_PAGE_BYTES of answers allow; recovery queues the
-        rest. Keys of a shard that cannot be reached are UNAVAILABLE. Raises Overloaded.
+        rest. And the positions at which this can be read. Keys of a shard that
+        cannot be reached are UNAVAILABLE. Raises Overloaded.
         """
         groups = self._shards.map.by_shard(keys, lambda key: key.submission_id)
         answers = await gather_reachable(
@@ -100,7 +101,7 @@ class Tasks:
             results.append(result)
             if result is RedriveResult.REDRIVEN:
                 fates[key] = RedriveResult.NOT_DEAD_OPEN
-        return results, opened
+        return results, opened, [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int | None]:
         """Of each task, in order, the generation that is open; 0 when none is.

@@ -196,7 +196,7 @@ class MemoryStorage:
             key = SubmissionKey(tenant, submission_id)
             stored = self._submissions.get(key)
             fates.append(self._redrive(stored, item, opened) if stored else RedriveFate.NOT_FOUND)
-        return Redriven(opened, fates)
+        return Redriven(opened, fates, (self._written(),))
 
     def _redrive(self, stored: Submission, item: str, opened: list[QueuedTask]) -> RedriveFate:
         task = next((one for one in stored.tasks if one.item == item), None)

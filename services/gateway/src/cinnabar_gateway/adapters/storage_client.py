@@ -222,6 +222,7 @@ class StorageClient:
         return Redriven(
             list(map(messages.queued_task, response.tasks)),
             [messages.REDRIVE_FATES[result] for result in response.results],
+            messages.positions(response.positions),
         )
 
 

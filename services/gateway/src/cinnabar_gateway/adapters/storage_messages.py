@@ -56,7 +56,7 @@ def timestamp(time_us: int) -> Timestamp:
 
 def position(message: position_pb2.Position) -> Position:
     """Where something can be read."""
-    return Position(message.shard, message.lsn)
+    return Position(message.shard, message.lsn, message.epoch)
 
 
 def positions(messages: Iterable[position_pb2.Position]) -> Positions:
@@ -66,7 +66,7 @@ def positions(messages: Iterable[position_pb2.Position]) -> Positions:
 
 def position_messages(wanted: Positions) -> list[position_pb2.Position]:
     """What a read must show."""
-    return [position_pb2.Position(shard=one.shard, lsn=one.lsn) for one in wanted]
+    return [position_pb2.Position(shard=one.shard, lsn=one.lsn, epoch=one.epoch) for one in wanted]
 
 
 def assignment(message: records_pb2.AssignmentRecord) -> Assignment:

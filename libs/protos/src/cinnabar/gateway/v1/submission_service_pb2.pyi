@@ -459,8 +459,14 @@ class StreamCreateSubmissionsResponse(_message.Message):
 
     BATCH_ID_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """That of the request."""
+    consistency_token: _builtins.str
+    """Stands for all that this stream has written so far, and for the tokens that
+    it was opened with: the metadata `cinnabar-consistency-token` of a read that
+    shall show it. The last one is in the trailing metadata too.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateSubmissionResult]:
         """One per submission, in order."""
@@ -470,10 +476,11 @@ class StreamCreateSubmissionsResponse(_message.Message):
         *,
         batch_id: _builtins.int = ...,
         results: _abc.Iterable[Global___CreateSubmissionResult] | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "consistency_token", b"consistency_token", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,8 +32,11 @@ class SubmissionServiceStub:
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     def __init__(self, channel):
@@ -116,8 +119,11 @@ class SubmissionServiceServicer:
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     def CreateSubmission(self, request, context):
@@ -313,8 +319,11 @@ class SubmissionService:
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     @staticmethod

@@ -33,8 +33,11 @@ class SubmissionServiceStub:
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     @_typing.overload
@@ -105,8 +108,11 @@ class SubmissionServiceAsyncStub(SubmissionServiceStub):
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -173,8 +179,11 @@ class SubmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     An OK answer to a create means: committed to Postgres, will be graded, cannot
     be lost. The common errors are those of `AssignmentService`.
 
-    Responses carry the metadata `cinnabar-consistency-token`; a read that sends
-    it back shows at least what that call wrote.
+    Responses to writes carry the metadata `cinnabar-consistency-token` (REST: a
+    header); a call that sends it back sees at least what that call wrote. The
+    token is opaque, of this tenant, and stands for those sent with the call too.
+    A call may carry up to 160. INVALID_ARGUMENT / CONSISTENCY_TOKEN_INVALID for
+    what this suite did not make for this tenant.
     """
 
     @_abc_1.abstractmethod
