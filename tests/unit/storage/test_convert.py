@@ -11,7 +11,7 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import InvalidRequest
 from cinnabar_storage import convert, responses
 from cinnabar_storage.records import CommitResult, CreateStatus, Micros, RedriveResult, TaskState
-from tests.support.storage_records import given_up, graded, new_submission
+from tests.support.storage_records import given_up, graded, new_submission, submission_id
 
 
 def refusal(call: Callable[[], object]) -> str:

@@ -134,6 +134,29 @@ class SubmissionName:
         return cls(*parts) if parts else None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class UploadName:
+    """courses/{course}/assignments/{assignment}/uploads/{upload}"""
+
+    course: str
+    assignment: str
+    upload: str
+
+    def __str__(self) -> str:
+        return f"courses/{self.course}/assignments/{self.assignment}/uploads/{self.upload}"
+
+    @property
+    def parent(self) -> AssignmentName:
+        """The assignment."""
+        return AssignmentName(self.course, self.assignment)
+
+    @classmethod
+    def parse(cls, text: str) -> UploadName | None:
+        """None when ``text`` is not such a name."""
+        parts = _parts(text, "courses", "assignments", "uploads")
+        return cls(*parts) if parts else None
+
+
 def _parts(text: str, *collections: str) -> tuple[str, ...] | None:
     parts = text.split("/")
     if len(parts) != 2 * len(collections) or tuple(parts[::2]) != collections:

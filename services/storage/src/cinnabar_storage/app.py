@@ -7,10 +7,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 
-from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
+from cinnabar.storage.v1 import (
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+    upload_service_pb2,
+    upload_service_pb2_grpc,
+)
+from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import Check, HealthBoard
 from cinnabar_common.server import serving
+from cinnabar_storage.adapters.minio_objects import minio_objects
 from cinnabar_storage.adapters.sql_migrations import migrate, require_head
+from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache
 from cinnabar_storage.config import StorageConfig
@@ -19,6 +27,12 @@ from cinnabar_storage.service import StorageReader, StorageWriter
 from cinnabar_storage.sharding import Shards, gather
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
+from cinnabar_storage.upload_collector import Collector
+from cinnabar_storage.upload_ports import Objects
+from cinnabar_storage.upload_service import UploadReader, UploadWriter
+from cinnabar_storage.uploads import Uploads
+
+_COLLECTOR_LOCK = 0x63_6F_6C_6C_65_63_74  # "collect": advisory locks have numbers, not names
 
 
 @asynccontextmanager
@@ -46,6 +60,15 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
         submissions, tasks, assignments = Submissions(shards), Tasks(shards), Assignments(shards, cache)
         controls = QueueControls(shards)
 
+        objects = await exits.enter_async_context(minio_objects(config))
+        uploads = Uploads(
+            *(shards, objects, SystemClock()),
+            form_seconds=config.upload_seconds,
+            link_seconds=config.link_seconds,
+        )
+        if objects is not None:
+            await exits.enter_async_context(collecting(shards, objects, config))
+
         def register(server: grpc.aio.Server) -> None:
             storage_service_pb2_grpc.add_StorageWriterServiceServicer_to_server(
                 StorageWriter(submissions, tasks, assignments, controls), server
@@ -53,18 +76,42 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             storage_service_pb2_grpc.add_StorageReaderServiceServicer_to_server(
                 StorageReader(submissions, tasks, assignments, controls, shard_count=len(shards)), server
             )
+            upload_service_pb2_grpc.add_UploadWriterServiceServicer_to_server(UploadWriter(uploads), server)
+            upload_service_pb2_grpc.add_UploadReaderServiceServicer_to_server(UploadReader(uploads), server)
 
         port = await exits.enter_async_context(
             serving(
                 config.listen,
                 register=register,
                 services=[
-                    service.full_name for service in storage_service_pb2.DESCRIPTOR.services_by_name.values()
+                    service.full_name
+                    for descriptor in (storage_service_pb2.DESCRIPTOR, upload_service_pb2.DESCRIPTOR)
+                    for service in descriptor.services_by_name.values()
                 ],
-                health=HealthBoard(_checks(shards)),
+                health=HealthBoard(_checks(shards) | ({"objects": objects.prepare} if objects else {})),
             )
         )
         yield port
+
+
+@asynccontextmanager
+async def collecting(shards: Shards, objects: Objects, config: StorageConfig) -> AsyncGenerator[None]:
+    """Collects files that nothing refers to, inside of the block; of all storage processes one does."""
+    async with Server(
+        config.urls()[0][0],
+        name="collector",
+        pool_size=1,
+        pool_wait_seconds=config.pool_wait_seconds,
+        connect_seconds=config.connect_seconds,
+        statement_seconds=config.statement_seconds,
+    ) as server:
+        collector = Collector(
+            *(shards, objects, SystemClock()),
+            leadership=lambda: server.alone(_COLLECTOR_LOCK),
+            seconds=config.collect_seconds,
+        )
+        async with collector.running():
+            yield
 
 
 async def migrate_all(config: StorageConfig) -> None:

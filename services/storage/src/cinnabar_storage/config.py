@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,28 @@ class StorageConfig:
     """How often followers of the audit look whether there is something new for them."""
     follow_seconds: float = 30.0
     """How long a step of a follower may take, on a connection that is kept for them."""
+    s3_endpoint: str = ""
+    """Where files lie, "http://host:port" or "https://host"; without it there are no uploads."""
+    s3_public_endpoint: str = ""
+    """The same as clients reach it, when that is another address: links and forms for them lead there."""
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "cinnabar"
+    """Made when it is not there."""
+    s3_access_key: str = ""
+    s3_secret_key: str = ""
+    s3_connect_seconds: float = 2.0
+    s3_seconds: float = 5.0
+    """How long one request may say nothing, and how long reading one object may take."""
+    s3_threads: int = 8
+    """Requests at once."""
+    s3_max_pending: int = 256
+    """Requests that wait or run; more are refused as overload."""
+    upload_seconds: int = 900
+    """How long a form takes a file, and how long the file then waits for its submission, together."""
+    link_seconds: int = 300
+    """How long a link can be read."""
+    collect_seconds: float = 60.0
+    """How often expired uploads are looked for."""
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 
@@ -48,6 +71,7 @@ class StorageConfig:
             if not all(url.startswith(("postgresql://", "postgres://")) for url in shard.split("|"))
         ]:
             raise ValueError(f"STORAGE_SHARDS: shard {', '.join(bad)} is not postgresql://…|postgresql://…")
+        self._check_s3()
         for name in ("pool_size", "replica_pool_size", "revision_cache_entries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
@@ -57,6 +81,24 @@ class StorageConfig:
         ):
             if getattr(self, f"{name}_seconds") <= 0:
                 raise ValueError(f"STORAGE_{name.upper()}_SECONDS must be above 0")
+
+    def _check_s3(self) -> None:
+        for name in ("s3_endpoint", "s3_public_endpoint"):
+            endpoint: str = getattr(self, name)
+            parts = urlsplit(endpoint)
+            if endpoint and (
+                parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/")
+            ):
+                raise ValueError(f"STORAGE_{name.upper()} must be http://host:port or https://host:port")
+        for name in ("s3_access_key", "s3_secret_key", "s3_bucket", "s3_region"):
+            if self.s3_endpoint and not getattr(self, name):
+                raise ValueError(f"STORAGE_{name.upper()} is required with STORAGE_S3_ENDPOINT")
+        for name in ("s3_connect_seconds", "s3_seconds", "collect_seconds", "s3_threads", "s3_max_pending"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"STORAGE_{name.upper()} must be above 0")
+        for name in ("upload_seconds", "link_seconds"):
+            if not 1 <= getattr(self, name) <= 604_800:  # a week is what signatures can last
+                raise ValueError(f"STORAGE_{name.upper()} must be 1 to 604800")
 
     def urls(self) -> list[tuple[str, ...]]:
         """Per shard the primary's URL and those of its replicas."""

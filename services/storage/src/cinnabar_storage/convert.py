@@ -16,6 +16,7 @@ from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
 from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_common.names import id_bucket
 from cinnabar_storage.records import (
     AssignmentKey,
     AssignmentQuery,
@@ -101,6 +102,7 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             tuple([NewTask(task.item_id, task.queue) for task in given.tasks]),
             _micros(given.grade_after) if given.HasField("grade_after") else None,
             _micros(given.grade_by) if given.HasField("grade_by") else None,
+            uploads=tuple(given.upload_ids) if given.upload_ids else (),
         )
         if not (
             row.submission_id
@@ -119,6 +121,8 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             raise _blame_submission(given, index)
         tasks = row.tasks
         ids = "".join((*row[:6], given.request_id, *tasks[0]))
+        if row.uploads:
+            _check_uploads(row.uploads, index)
         if len(tasks) > 1:
             if len({task[0] for task in tasks}) < len(tasks):
                 raise _violation(index, "tasks", "must not name an item twice")
@@ -131,6 +135,13 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             )
         rows.append(row)
     return rows
+
+
+def _check_uploads(uploads: tuple[str, ...], index: int) -> None:
+    if len(set(uploads)) < len(uploads):
+        raise _violation(index, "upload_ids", "must not name an upload twice")
+    if any(id_bucket(upload_id) is None for upload_id in uploads):
+        raise _violation(index, "upload_ids", "must be ids of uploads")
 
 
 def _micros(time: Timestamp) -> Micros:

@@ -33,6 +33,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
+from cinnabar_storage.upload_ports import UploadRows
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class Copy(Protocol):
         ...
 
 
-class Shard(Protocol):
+class Shard(UploadRows, Protocol):
     """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
@@ -117,6 +118,10 @@ class Shard(Protocol):
         fingerprint is the same and else a CONFLICT; one whose id is taken is a
         DUPLICATE when the content is the same and else a CONFLICT. Of equals in
         one batch the first wins. Safe against other writers.
+
+        Uploads that a row refers to are attached to it in the same step. When one of them is
+        not there as a verified answer of its author to its assignment, or belongs to another
+        submission, a row that is not stored already is UPLOAD_REFUSED.
 
         A row with ``existing_only`` stores nothing: it is a DUPLICATE or CONFLICT
         by its request id, after all other rows of the batch, or else ABSENT.

@@ -49,6 +49,8 @@ class NewSubmission(NamedTuple):
     grade_by: Micros | None = None
     existing_only: bool = False
     """Only look for the request id: of the other fields tenant, author and fingerprint count."""
+    uploads: tuple[str, ...] = ()
+    """Ids of the uploads that its answers refer to."""
 
 
 class CreateStatus(IntEnum):
@@ -59,6 +61,7 @@ class CreateStatus(IntEnum):
     CONFLICT = 3
     UNAVAILABLE = 4
     ABSENT = 5
+    UPLOAD_REFUSED = 6
 
 
 class Created(NamedTuple):

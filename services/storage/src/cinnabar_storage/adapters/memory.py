@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
+from cinnabar_storage.adapters.memory_uploads import MemoryUploads
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -63,13 +64,11 @@ class _Course:
 
 
 @dataclass(slots=True)
-class MemoryShard:
+class MemoryShard(MemoryUploads):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
     clock: Clock = field(default_factory=SystemClock)
     authoritative: bool = True
-    _lsn: int = 0
-    _submissions: dict[str, NewSubmission] = field(default_factory=dict[str, NewSubmission])
     _requests: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
     _tasks: dict[TaskKey, _Fenced] = field(default_factory=dict[TaskKey, _Fenced])
     _grades: dict[tuple[str, str, int], Grade] = field(default_factory=dict[tuple[str, str, int], Grade])
@@ -93,10 +92,6 @@ class MemoryShard:
     def _now(self) -> Micros:
         return Micros(int(self.clock.time() * 1_000_000))
 
-    def _written(self) -> Lsn:
-        self._lsn += 1
-        return Lsn(self._lsn)
-
     async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
         results = [None if row.existing_only else self._create(row) for row in rows]
         looked = [result or self._look(row) for result, row in zip(results, rows, strict=True)]
@@ -115,8 +110,11 @@ class MemoryShard:
         elif row.submission_id in self._submissions:
             holder = self._submissions[row.submission_id]
             same = _content(holder) == _content(row)
+        elif not self._may_attach(row):
+            return Created(CreateStatus.UPLOAD_REFUSED, row.submission_id)
         else:
             self._submissions[row.submission_id] = row
+            self._attach(row)
             if request is not None:
                 self._requests[request] = row.submission_id
             now = self._now()

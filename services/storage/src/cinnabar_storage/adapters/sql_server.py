@@ -159,6 +159,27 @@ class Server:
 
         return await self.run(inside)
 
+    @asynccontextmanager
+    async def alone(self, lock: int) -> AsyncGenerator[bool]:
+        """Whether no other process is inside of such a block, by an advisory lock of this number.
+
+        It keeps a connection all the while. One that dies gives the lock away: what is
+        done inside must bear company. Raises what `run` does, but tries once.
+        """
+        async with self._connection() as driver:
+            try:
+                held: bool = await driver.fetchval("SELECT pg_try_advisory_lock($1)", lock)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                raise DependencyUnavailable(DEPENDENCY) from error
+            try:
+                yield held
+            finally:
+                if held:
+                    try:
+                        await driver.fetchval("SELECT pg_advisory_unlock($1)", lock)
+                    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                        raise DependencyUnavailable(DEPENDENCY) from error
+
     async def _run_once(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         async with self._connection() as driver:
             try:

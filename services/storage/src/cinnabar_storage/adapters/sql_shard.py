@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-from cinnabar_storage.adapters import sql_assignments, sql_operations, sql_seals, sql_writes
+from cinnabar_storage.adapters import sql_assignments, sql_operations, sql_seals, sql_uploads, sql_writes
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
+from cinnabar_storage.adapters.sql_uploads import SqlUploads
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.followers import Follower, following
 from cinnabar_storage.ports import Copy
@@ -45,7 +46,7 @@ FOLLOWERS: dict[str, tuple[Work, int]] = {
 """Who follows the audit of a shard: by name, the work and with how many rows at most in one step."""
 
 
-class SqlShard:
+class SqlShard(SqlUploads):
     """Implements ports.Shard; made by :func:`sql_shard`."""
 
     def __init__(
@@ -95,7 +96,7 @@ class SqlShard:
         return await work(self._primary)
 
     async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
-        return await sql_writes.create_submissions(self._server, rows)
+        return await sql_uploads.create_submissions(self._server, rows)
 
     async def commit_outcomes(self, outcomes: Sequence[Outcome]) -> tuple[list[CommitResult], Lsn]:
         return await sql_writes.commit_outcomes(self._server, outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
@@ -117,7 +117,18 @@ JOIN grades g ON g.submission_id = k.submission_id AND g.item_id = k.item_id
 
 
 async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
-    """See ports.Shard."""
+    """See ports.Shard; of rows that refer to no uploads."""
+    results, create = creation(rows)
+
+    async def work(driver: Driver) -> Lsn:
+        await create(driver)
+        return await flushed(driver)
+
+    return results, await server.run(work)
+
+
+def creation(rows: Sequence[NewSubmission]) -> tuple[list[Created], Callable[[Driver], Awaitable[None]]]:
+    """What creates the rows, and the results, which are true once it has run. It may run again."""
     first, again = _first_of_each(rows)
     columns = _columns([rows[index] for index in first])
     created = CreateStatus.CREATED
@@ -127,7 +138,7 @@ async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> t
     # must not take its own rows for those of somebody else.
     known: list[int] | None = None
 
-    async def work(driver: Driver) -> Lsn:
+    async def create(driver: Driver) -> None:
         nonlocal known
         if known is None:
             fresh: list[str] | None = await driver.fetchval(_CREATE, *columns) if first else None
@@ -138,9 +149,8 @@ async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> t
         if known:
             holders = await driver.fetch(_HOLDERS, *_lookup(rows, known))
             _settle(rows, known, holders, results)
-        return await flushed(driver)
 
-    return results, await server.run(work)
+    return results, create
 
 
 def _columns(rows: Sequence[NewSubmission]) -> list[Sequence[Any]]:

@@ -229,6 +229,32 @@ regrade_parts = Table(
     PrimaryKeyConstraint("regrade_id", name="regrade_parts_pkey"),
 )
 
+# Files that lie beside the tables. Answers are attached by the transaction that creates
+# their submission, artifacts are born with one. What is loose is collected.
+uploads = Table(
+    "uploads",
+    metadata,
+    _id("upload_id"),
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    _id("item_id"),
+    _id("author"),
+    Column("kind", SmallInteger, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    _id("object_key"),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), nullable=False),
+    _id("submission_id", nullable=True),
+    PrimaryKeyConstraint("upload_id", name="uploads_pkey"),
+    Index("uploads_by_author", "tenant", "author", "upload_id"),
+    Index("uploads_loose", "expire_time", postgresql_where=text("submission_id IS NULL OR state <> 2")),
+    info={"moves_by": "upload_id"},
+)
+
 # What operators want of queues, which span the shards: only the table of shard 0 is used.
 queue_controls = Table(
     "queue_controls",

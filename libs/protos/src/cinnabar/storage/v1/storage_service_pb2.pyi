@@ -180,6 +180,7 @@ class NewSubmission(_message.Message):
     GRADE_AFTER_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
     EXISTING_ONLY_FIELD_NUMBER: _builtins.int
+    UPLOAD_IDS_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id made by the caller, in the author's bucket."""
     tenant: _builtins.str
@@ -224,6 +225,12 @@ class NewSubmission(_message.Message):
     def grade_by(self) -> _timestamp_pb2.Timestamp:
         """Not to be graded any more from then on."""
 
+    @_builtins.property
+    def upload_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the uploads that its answers refer to, each verified before; they are
+        attached to it in the same transaction.
+        """
+
     def __init__(
         self,
         *,
@@ -243,10 +250,11 @@ class NewSubmission(_message.Message):
         grade_after: _timestamp_pb2.Timestamp | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
         existing_only: _builtins.bool = ...,
+        upload_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "existing_only", b"existing_only", "fingerprint", b"fingerprint", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "priority", b"priority", "request_id", b"request_id", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "existing_only", b"existing_only", "fingerprint", b"fingerprint", "grade_after", b"grade_after", "grade_by", b"grade_by", "max_score", b"max_score", "priority", b"priority", "request_id", b"request_id", "revision_id", b"revision_id", "submission_id", b"submission_id", "tasks", b"tasks", "tenant", b"tenant", "upload_ids", b"upload_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +314,10 @@ class CreateSubmissionsResponse(_message.Message):
             """The shard could not be reached; not known to be stored. Repeat."""
             ABSENT: CreateSubmissionsResponse.Result._Status.ValueType  # 5
             """`existing_only`, and the request id is not known."""
+            UPLOAD_REFUSED: CreateSubmissionsResponse.Result._Status.ValueType  # 6
+            """An upload of `upload_ids` is not there, not verified, or attached to
+            another submission; nothing is stored.
+            """
 
         class Status(_Status, metaclass=_StatusEnumTypeWrapper):
             """What storage did."""
@@ -322,6 +334,10 @@ class CreateSubmissionsResponse(_message.Message):
         """The shard could not be reached; not known to be stored. Repeat."""
         ABSENT: CreateSubmissionsResponse.Result.Status.ValueType  # 5
         """`existing_only`, and the request id is not known."""
+        UPLOAD_REFUSED: CreateSubmissionsResponse.Result.Status.ValueType  # 6
+        """An upload of `upload_ids` is not there, not verified, or attached to
+        another submission; nothing is stored.
+        """
 
         STATUS_FIELD_NUMBER: _builtins.int
         SUBMISSION_ID_FIELD_NUMBER: _builtins.int

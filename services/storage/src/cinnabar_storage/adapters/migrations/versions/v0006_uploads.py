@@ -7,8 +7,34 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-_EXPAND = ()
-_CONTRACT = ()
+_EXPAND = (
+    """
+CREATE TABLE IF NOT EXISTS uploads (
+    upload_id text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    course text COLLATE "C" NOT NULL,
+    assignment text COLLATE "C" NOT NULL,
+    item_id text COLLATE "C" NOT NULL,
+    author text COLLATE "C" NOT NULL,
+    kind smallint NOT NULL,
+    content_type text NOT NULL,
+    size_bytes bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    state smallint NOT NULL,
+    object_key text COLLATE "C" NOT NULL,
+    create_time timestamptz NOT NULL,
+    expire_time timestamptz NOT NULL,
+    submission_id text COLLATE "C",
+    CONSTRAINT uploads_pkey PRIMARY KEY (upload_id)
+)
+""",
+    "CREATE INDEX IF NOT EXISTS uploads_by_author ON uploads (tenant, author, upload_id)",
+    """
+CREATE INDEX IF NOT EXISTS uploads_loose ON uploads (expire_time)
+WHERE submission_id IS NULL OR state <> 2
+""",
+)
+_CONTRACT = ("DROP TABLE uploads",)
 
 
 def upgrade() -> None:
