@@ -22,13 +22,15 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_a_submission_keeps_every_field() -> None:
     given = new_submission(items=("q1", "q2"), request_id="r", fingerprint=b"f")
+    given.upload_ids.append(submission_id("ann"))
     given.grade_after.FromMicroseconds(1_000_000_000_000_001)
     given.grade_by.FromMicroseconds(2_000_000_000_000_002)
     [row] = convert.new_submissions(pb.CreateSubmissionsRequest(submissions=[given]))
     assert row.tasks == (("q1", "text"), ("q2", "text"))
     assert row.create_time == given.create_time.ToMicroseconds()
     assert (row.grade_after, row.grade_by) == (1_000_000_000_000_001, 2_000_000_000_000_002)
-    for name in set(row._fields) - {"tasks", "create_time", "grade_after", "grade_by"}:
+    assert row.upload_ids == tuple(given.upload_ids)
+    for name in set(row._fields) - {"tasks", "create_time", "grade_after", "grade_by", "upload_ids"}:
         assert getattr(row, name) == getattr(given, name), name
 
 

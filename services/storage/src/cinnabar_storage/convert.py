@@ -102,7 +102,7 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             tuple([NewTask(task.item_id, task.queue) for task in given.tasks]),
             _micros(given.grade_after) if given.HasField("grade_after") else None,
             _micros(given.grade_by) if given.HasField("grade_by") else None,
-            uploads=tuple(given.upload_ids) if given.upload_ids else (),
+            upload_ids=tuple(given.upload_ids) if given.upload_ids else (),
         )
         if not (
             row.submission_id
@@ -121,8 +121,8 @@ def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]
             raise _blame_submission(given, index)
         tasks = row.tasks
         ids = "".join((*row[:6], given.request_id, *tasks[0]))
-        if row.uploads:
-            _check_uploads(row.uploads, index)
+        if row.upload_ids:
+            _check_uploads(row.upload_ids, index)
         if len(tasks) > 1:
             if len({task[0] for task in tasks}) < len(tasks):
                 raise _violation(index, "tasks", "must not name an item twice")

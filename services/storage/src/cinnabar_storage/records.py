@@ -49,7 +49,7 @@ class NewSubmission(NamedTuple):
     grade_by: Micros | None = None
     existing_only: bool = False
     """Only look for the request id: of the other fields tenant, author and fingerprint count."""
-    uploads: tuple[str, ...] = ()
+    upload_ids: tuple[str, ...] = ()
     """Ids of the uploads that its answers refer to."""
 
 

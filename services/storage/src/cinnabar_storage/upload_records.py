@@ -1,4 +1,4 @@
-"""Files that lie beside the tables, as the domain sees them. Times are whole microseconds since 1970-01-01 UTC."""
+"""Files that lie beside the tables, as the domain sees them. Times are microseconds since 1970 UTC."""
 
 from __future__ import annotations
 

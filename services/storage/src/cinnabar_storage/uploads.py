@@ -91,12 +91,12 @@ class Uploads:
         expire_time = Micros(now + self._form_seconds * 1_000_000)
         match place:
             case AnswerPlace(course, assignment, item_id, author):
-                own = (course, assignment, item_id, author, UploadKind.ANSWER)
-                submission_id = None
+                kind, submission_id = UploadKind.ANSWER, None
             case ArtifactPlace(submission_id, item_id):
-                own = ("", "", item_id, "", UploadKind.ARTIFACT)
+                kind, course, assignment, author = UploadKind.ARTIFACT, "", "", ""
         upload = Upload(
-            *(upload_id, tenant, *own, *facts),
+            *(upload_id, tenant, course, assignment, item_id, author, kind),
+            *(facts.content_type, facts.size_bytes, facts.sha256),
             *(UploadState.PENDING, key, now, expire_time, submission_id),
         )
         shard = self._shards.map.shard_of(bucket)
@@ -253,7 +253,7 @@ def _judged(upload: Upload | None, use: Use, now: Micros) -> Verified:
 
 
 async def _examined(objects: Objects, upload: Upload, key: str) -> Verdict:
-    """Compares what was uploaded with what was announced; a copy under ``key`` is left unless it is MISSING."""
+    """Compares what was uploaded with what was announced; leaves a copy under ``key``."""
     there = await objects.stat(upload.object_key)
     if there is None:
         return Verdict.MISSING

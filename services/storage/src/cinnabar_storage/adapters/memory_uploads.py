@@ -79,7 +79,7 @@ class MemoryUploads:
 
     def _may_attach(self, row: NewSubmission) -> bool:
         """Whether a submission may have the uploads that it refers to."""
-        return all(self._fits(self._rows.get(upload_id), row) for upload_id in row.uploads)
+        return all(self._fits(self._rows.get(upload_id), row) for upload_id in row.upload_ids)
 
     def _fits(self, upload: Upload | None, row: NewSubmission) -> bool:
         return (
@@ -92,5 +92,5 @@ class MemoryUploads:
 
     def _attach(self, row: NewSubmission) -> None:
         """A submission was created: the uploads that it refers to are its own."""
-        for upload_id in row.uploads:
+        for upload_id in row.upload_ids:
             self._rows[upload_id] = self._rows[upload_id]._replace(submission_id=row.submission_id)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -61,7 +61,7 @@ class MinioObjects:
         for name, value in pinned.items():
             policy.add_equals_condition(name, value)
         policy.add_content_length_range_condition(facts.size_bytes, facts.size_bytes)
-        signed = cast("dict[str, str]", self._public.presigned_post_policy(policy))
+        signed = self._public.presigned_post_policy(policy)
         return Form(f"{self._public_endpoint.rstrip('/')}/{self._bucket}", (*pinned.items(), *signed.items()))
 
     def link(self, key: str, *, seconds: int, internal: bool) -> str:

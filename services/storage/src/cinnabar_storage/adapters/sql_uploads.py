@@ -63,7 +63,8 @@ WHERE u.upload_id = given.upload_id AND u.tenant = given.tenant
 """
 _KNOWN = """
 SELECT u.object_key FROM unnest($1::text[], $2::text[], $3::text[]) AS given(tenant, upload_id, object_key)
-JOIN uploads u ON u.upload_id = given.upload_id AND u.tenant = given.tenant AND u.object_key = given.object_key
+JOIN uploads u ON u.upload_id = given.upload_id AND u.tenant = given.tenant
+    AND u.object_key = given.object_key
 """
 # In the order of their ids, so that two creates that want the same ones do not deadlock.
 _LOCK = """
@@ -126,10 +127,10 @@ class SqlUploads:
 
 async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
     """See ports.Shard. Rows without uploads, which are nearly all, go the shorter way."""
-    if not any(row.uploads for row in rows):
+    if not any(row.upload_ids for row in rows):
         return await sql_writes.create_submissions(server, rows)
-    with_files = [index for index, row in enumerate(rows) if row.uploads]
-    without = [index for index, row in enumerate(rows) if not row.uploads]
+    with_files = [index for index, row in enumerate(rows) if row.upload_ids]
+    without = [index for index, row in enumerate(rows) if not row.upload_ids]
     first, lsn = await _create_with_uploads(server, [rows[index] for index in with_files])
     results = dict(zip(with_files, first, strict=True))
     if without:
@@ -142,24 +143,24 @@ async def _create_with_uploads(server: Server, rows: Sequence[NewSubmission]) ->
     """The submissions, and whose the uploads are from now on, in one transaction."""
 
     async def work(driver: Driver) -> list[Created]:
-        wanted = sorted({(row.tenant, upload_id) for row in rows for upload_id in row.uploads})
+        wanted = sorted({(row.tenant, upload_id) for row in rows for upload_id in row.upload_ids})
         free = {(row[4], row[0]): row for row in await driver.fetch(_LOCK, *zip(*wanted, strict=True))}
         taken: set[str] = set()
         good: list[int] = []
         for index, row in enumerate(rows):
-            mine = [free.get((row.tenant, upload_id)) for upload_id in row.uploads]
+            mine = [free.get((row.tenant, upload_id)) for upload_id in row.upload_ids]
             if (
                 not row.existing_only
-                and taken.isdisjoint(row.uploads)
+                and taken.isdisjoint(row.upload_ids)
                 and all(_fits(one, row) for one in mine)
             ):
                 good.append(index)
-                taken.update(row.uploads)
+                taken.update(row.upload_ids)
         results, create = creation([rows[index] for index in good])
         await create(driver)
         created = dict(zip(good, results, strict=True))
         fresh = [rows[index] for index, one in created.items() if one.status is CreateStatus.CREATED]
-        pairs = [(row.tenant, upload_id, row.submission_id) for row in fresh for upload_id in row.uploads]
+        pairs = [(row.tenant, upload_id, row.submission_id) for row in fresh for upload_id in row.upload_ids]
         if pairs:
             await driver.fetch(_ATTACH, *zip(*pairs, strict=True))
         # A repetition finds its uploads attached to what it created at first.
