@@ -342,3 +342,15 @@ async def test_a_tenant_sees_nothing_of_another(backend: Backend, tenant: str) -
         foreign, NAME, author="", before="", limit=5, min_positions=at
     )
     assert listed.submissions == ()
+
+
+async def test_all_revisions_are_listed_newest_first(backend: Backend, tenant: str) -> None:
+    made = [revision(tenant, spec=bytes([number])) for number in range(3)]
+    await backend.store.create_assignment(made[0])
+    for one in made[1:]:
+        await backend.store.update_assignment(one, "")
+    await backend.store.create_assignment(revision(tenant, replace(NAME, assignment="a2")))
+    ids = [one.revision_id for one in reversed(made)]
+    assert await backend.store.list_revisions(tenant, NAME, before="", limit=2) == ids[:2]
+    assert await backend.store.list_revisions(tenant, NAME, before=ids[1], limit=2) == ids[2:]
+    assert await backend.store.list_revisions("nobody", NAME, before="", limit=2) == []

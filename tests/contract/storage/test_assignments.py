@@ -6,7 +6,7 @@ import pytest
 
 from cinnabar_common.errors import EtagMismatch, InvalidRequest, ResourceExists, ResourceNotFound
 from cinnabar_common.names import Bucket, bucket_of, new_id
-from cinnabar_storage.records import AssignmentKey, AssignmentQuery, RevisionKey
+from cinnabar_storage.records import AssignmentKey, AssignmentQuery, RevisionKey, RevisionQuery
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import new_tenant, revision
 
@@ -127,3 +127,18 @@ async def test_a_course_is_listed_by_id_in_pages(stored: Stored) -> None:
     ):
         seen += [item.assignment for item in page]
     assert seen == sorted(names)
+
+
+async def test_revisions_are_listed_newest_first(stored: Stored) -> None:
+    tenant = new_tenant()
+    made = [revision(tenant, "hw", spec=bytes([number])) for number in range(3)]
+    await stored.assignments.create(made[0])
+    for one in made[1:]:
+        await stored.assignments.update(one, "")
+    await stored.assignments.create(revision(tenant, "hw-2"))
+    await stored.assignments.create(revision(new_tenant(), "hw"))
+    newest_first = [one.revision_id for one in reversed(made)]
+    query = RevisionQuery(tenant, "net", "hw", "", 2)
+    assert await stored.assignments.revision_ids(query) == newest_first[:2]
+    rest = query._replace(before=newest_first[1])
+    assert await stored.assignments.revision_ids(rest) == newest_first[2:]

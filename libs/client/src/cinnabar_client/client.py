@@ -24,6 +24,7 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_client import convert, watching
 from cinnabar_client.connection import Connection, open_channel
+from cinnabar_client.data import DataCalls
 from cinnabar_client.errors import ApiError, detail_of, from_rpc, from_status
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
@@ -60,7 +61,7 @@ class Redriven:
     more: bool
 
 
-class Client:
+class Client(DataCalls):
     """One connection to the suite; ``async with Client("host:port", token=…) as client``.
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from importlib.resources import files
 from typing import TypeVar
 
@@ -90,6 +90,25 @@ class Connection:
                 self.remember(await call.trailing_metadata())
                 return answer
             await asyncio.sleep(pause)
+
+    async def stream(self, method: grpc.aio.UnaryStreamMultiCallable[Q, A], request: Q) -> AsyncGenerator[A]:
+        """The messages that ``method`` answers with; the next is waited for as long as a whole call.
+
+        Raises ApiError; then what came before it is not all there is.
+        """
+        call = method(request, metadata=self.metadata())
+        messages = aiter(call)
+        try:
+            while True:
+                async with asyncio.timeout(self.timeout):
+                    message = await anext(messages, None)
+                if message is None:
+                    return
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+        finally:
+            call.cancel()
 
     def remember(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Keeps the consistency token, if there is one."""

@@ -34,6 +34,8 @@ from cinnabar_gateway.calls import CallInterceptor
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import TokenKeys
 from cinnabar_gateway.estimates import Estimates
+from cinnabar_gateway.export_formats import points_of_items
+from cinnabar_gateway.exports import Exports
 from cinnabar_gateway.grading_service import GradingService
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import development_identity
@@ -120,6 +122,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             max_revisions=config.max_revisions,
         )
         assignments = Assignments(outside.assignments, forget=revisions.forget)
+        exports = Exports(outside.assignments, outside.submissions, points_of_items)
         handoff = Handoff(
             outside.queue, max_batch=config.enqueue_batch, max_pending=config.max_pending_enqueues
         )
@@ -175,7 +178,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
         intake = Intake(revisions, submissions, queues, admission, outside.clock)
 
         def register(server: grpc.aio.Server) -> None:
-            add_AssignmentServiceServicer_to_server(AssignmentService(assignments), server)
+            add_AssignmentServiceServicer_to_server(AssignmentService(assignments, exports), server)
             add_SubmissionServiceServicer_to_server(
                 SubmissionService(intake, submissions, assignments, hub, stream_window=config.stream_window),
                 server,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from google.api.httpbody_pb2 import HttpBody
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as pb
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceServicer
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, CourseName, is_id
-from cinnabar_gateway import convert, identity
+from cinnabar_gateway import convert, export_formats, identity
 from cinnabar_gateway.assignment_rules import assignment_violations
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, min_positions, send_positions
+from cinnabar_gateway.exports import Exports
 from cinnabar_gateway.identity import Role
 from cinnabar_gateway.required import missing
 
@@ -23,8 +27,9 @@ _EVERYTHING = "*"
 class AssignmentService(AssignmentServiceServicer):
     """Speaks gRPC; knows nothing of storage."""
 
-    def __init__(self, assignments: Assignments) -> None:
+    def __init__(self, assignments: Assignments, exports: Exports) -> None:
         self._assignments = assignments
+        self._exports = exports
 
     async def CreateAssignment(self, request: pb.CreateAssignmentRequest, context: Context) -> pb.Assignment:
         caller = identity.current()
@@ -91,6 +96,22 @@ class AssignmentService(AssignmentServiceServicer):
         )
         await send_positions(context, (position,))
         return convert.assignment(stored, caller.role)
+
+    async def ExportGrades(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: pb.ExportGradesRequest, context: Context
+    ) -> None:
+        caller = identity.current()
+        caller.require("grades.export", Role.INSTRUCTOR)
+        name = convert.assignment_name(request.name, "name")
+        wanted = export_formats.format_of(request.format)
+        export = await self._exports.start(
+            caller, name, latest_only=request.latest_only, min_positions=min_positions(context)
+        )
+        file_name = export_formats.file_name(name, wanted)
+        await context.send_initial_metadata((("content-disposition", f'attachment; filename="{file_name}"'),))
+        async with aclosing(export_formats.parts(export, wanted)) as parts:
+            async for part in parts:
+                await context.write(HttpBody(content_type=wanted.content_type, data=part))
 
 
 def _mask_violations(request: pb.UpdateAssignmentRequest) -> list[FieldViolation]:

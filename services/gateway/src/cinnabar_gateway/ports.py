@@ -60,6 +60,15 @@ class AssignmentStore(Protocol):
         """Up to ``limit`` (1 to 1,000) current revisions by id, those after ``after``."""
         ...
 
+    async def list_revisions(
+        self, tenant: str, name: AssignmentName, *, before: str, limit: int
+    ) -> list[str]:
+        """Ids of all revisions, newest first, those before ``before``, up to ``limit`` (1 to 1,000).
+
+        A submission that was read before is never of a revision that is not listed.
+        """
+        ...
+
 
 class SubmissionStore(Protocol):
     """Where submissions, tasks and grades are kept. Filters by tenant in everything."""

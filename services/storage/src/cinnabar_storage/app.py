@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 
 from cinnabar.storage.v1 import (
+    revision_service_pb2,
+    revision_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
     upload_service_pb2,
@@ -23,6 +25,7 @@ from cinnabar_storage.adapters.sql_shard import sql_shard
 from cinnabar_storage.assignments import Assignments, RevisionCache
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
+from cinnabar_storage.revision_service import RevisionReader
 from cinnabar_storage.service import StorageReader, StorageWriter
 from cinnabar_storage.sharding import Shards, gather
 from cinnabar_storage.submissions import Submissions
@@ -78,6 +81,9 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             upload_service_pb2_grpc.add_UploadWriterServiceServicer_to_server(UploadWriter(uploads), server)
             upload_service_pb2_grpc.add_UploadReaderServiceServicer_to_server(UploadReader(uploads), server)
+            revision_service_pb2_grpc.add_RevisionReaderServiceServicer_to_server(
+                RevisionReader(assignments), server
+            )
 
         port = await exits.enter_async_context(
             serving(
@@ -85,8 +91,8 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 register=register,
                 services=[
                     service.full_name
-                    for descriptor in (storage_service_pb2.DESCRIPTOR, upload_service_pb2.DESCRIPTOR)
-                    for service in descriptor.services_by_name.values()
+                    for module in (storage_service_pb2, revision_service_pb2, upload_service_pb2)
+                    for service in module.DESCRIPTOR.services_by_name.values()
                 ],
                 health=HealthBoard(_checks(shards) | ({"objects": objects.prepare} if objects else {})),
             )

@@ -18,6 +18,7 @@ from cinnabar_storage.records import (
     NewRevision,
     Position,
     RevisionKey,
+    RevisionQuery,
 )
 from cinnabar_storage.sharding import MinPositions, Shards, course_bucket, gather
 
@@ -124,6 +125,11 @@ class Assignments:
         minimum = MinPositions(positions, len(self._shards))
         index, shard = self._shards.of_course(query.tenant, query.course)
         return await shard.read(lambda copy: copy.assignments_of_course(query), min_lsn=minimum.of(index))
+
+    async def revision_ids(self, query: RevisionQuery) -> list[str]:
+        """A page, newest first, from the primary. Raises DependencyUnavailable, Overloaded."""
+        _, shard = self._shards.of_course(query.tenant, query.course)
+        return await shard.read_primary(lambda copy: copy.revision_ids(query))
 
 
 async def _get(shard: Shard, keys: Sequence[AssignmentKey], min_lsn: Lsn) -> list[Assignment]:

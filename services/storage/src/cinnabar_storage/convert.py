@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cinnabar.storage.v1 import records_pb2
+from cinnabar.storage.v1 import records_pb2, revision_service_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
 from cinnabar_common.errors import FieldViolation, InvalidRequest
@@ -33,6 +33,7 @@ from cinnabar_storage.records import (
     Position,
     QueueControl,
     RevisionKey,
+    RevisionQuery,
     SubmissionKey,
     SubmissionQuery,
     TaskKey,
@@ -268,6 +269,18 @@ def assignment_query(request: pb.ListAssignmentsRequest) -> AssignmentQuery:
     """Which assignments to list."""
     _require(request, ("tenant", "course"))
     return AssignmentQuery(request.tenant, request.course, request.after, _limit(request.limit, MAX_PAGE))
+
+
+def revision_query(request: revision_service_pb2.ListRevisionsRequest) -> RevisionQuery:
+    """Which revisions of an assignment to list."""
+    _require(request, ("tenant", "course", "assignment"))
+    return RevisionQuery(
+        request.tenant,
+        request.course,
+        request.assignment,
+        request.before,
+        _limit(request.limit, MAX_PAGE),
+    )
 
 
 def submission_query(request: pb.ListSubmissionsRequest) -> SubmissionQuery:

@@ -26,6 +26,7 @@ from cinnabar_storage.records import (
     QueueControl,
     RedriveResult,
     RevisionKey,
+    RevisionQuery,
     Submission,
     SubmissionKey,
     SubmissionQuery,
@@ -74,6 +75,10 @@ class Copy(Protocol):
 
     async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
         """At most ``query.limit``, ascending by id, in their current revision."""
+        ...
+
+    async def revision_ids(self, query: RevisionQuery) -> list[str]:
+        """At most ``query.limit`` ids, descending."""
         ...
 
     async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:

@@ -308,6 +308,16 @@ class AssignmentQuery(NamedTuple):
     limit: int
 
 
+class RevisionQuery(NamedTuple):
+    """Which revisions of an assignment to list, newest first; ``before`` may be empty."""
+
+    tenant: str
+    course: str
+    assignment: str
+    before: str
+    limit: int
+
+
 class DeadLetterQuery(NamedTuple):
     """Which dead letters to list, by (submission, item); texts may be empty, which is "any".
 

@@ -113,6 +113,17 @@ class MemoryStorage:
         ]
         return sorted(found, key=lambda one: one.name)[:limit]
 
+    async def list_revisions(
+        self, tenant: str, name: AssignmentName, *, before: str, limit: int
+    ) -> list[str]:
+        """See AssignmentStore."""
+        found = [
+            revision_id
+            for (owner, revision_id), one in self._revisions.items()
+            if owner == tenant and one.name == name and (not before or revision_id < before)
+        ]
+        return sorted(found, reverse=True)[:limit]
+
     async def create_submissions(self, new: Sequence[NewSubmission]) -> list[Committed]:
         """See SubmissionStore."""
         position = (self._written(),)

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 import grpc
 
+from cinnabar.storage.v1 import revision_service_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
+from cinnabar.storage.v1.revision_service_pb2_grpc import RevisionReaderServiceStub
 from cinnabar.storage.v1.storage_service_pb2_grpc import StorageReaderServiceStub, StorageWriterServiceStub
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
 from cinnabar_common.errors import (
@@ -51,6 +53,7 @@ class StorageClient:
         """No call takes longer than ``timeout_seconds``, nor than the caller's deadline."""
         self._writer = StorageWriterServiceStub(channel)
         self._reader = StorageReaderServiceStub(channel)
+        self._revisions = RevisionReaderServiceStub(channel)
         self._timeout = timeout_seconds
 
     async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
@@ -107,6 +110,16 @@ class StorageClient:
         )
         response = await self._call(self._reader.ListAssignments, request)
         return list(map(messages.assignment, response.assignments))
+
+    async def list_revisions(
+        self, tenant: str, name: AssignmentName, *, before: str, limit: int
+    ) -> list[str]:
+        """See AssignmentStore."""
+        request = revision_service_pb2.ListRevisionsRequest(
+            tenant=tenant, course=name.course, assignment=name.assignment, before=before, limit=limit
+        )
+        response = await self._call(self._revisions.ListRevisions, request)
+        return list(response.revision_ids)
 
     async def create_submissions(self, new: Sequence[NewSubmission]) -> list[Committed]:
         """See SubmissionStore."""

@@ -34,6 +34,7 @@ from cinnabar_storage.records import (
     QueueControl,
     RedriveResult,
     RevisionKey,
+    RevisionQuery,
     Submission,
     SubmissionKey,
     SubmissionQuery,
@@ -327,6 +328,14 @@ class MemoryShard(MemoryUploads):
             self._assignment(RevisionKey(query.tenant, self._assignments[key].revision_id))
             for key in keys[: query.limit]
         ]
+
+    async def revision_ids(self, query: RevisionQuery) -> list[str]:
+        ids = [
+            key.revision_id
+            for key, (revision, _) in self._revisions.items()
+            if revision[:3] == query[:3] and (not query.before or key.revision_id < query.before)
+        ]
+        return sorted(ids, reverse=True)[: query.limit]
 
     def _in_state(self, state: TaskState, after: TaskKey) -> list[Task]:
         keys = sorted(

@@ -20,6 +20,7 @@ from cinnabar_storage.records import (
     OwnedTaskKey,
     QueueControl,
     RevisionKey,
+    RevisionQuery,
     Submission,
     SubmissionKey,
     SubmissionQuery,
@@ -90,6 +91,11 @@ FROM assignments a
 JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revision_id
 WHERE a.tenant = $1 AND a.course = $2 AND a.assignment > $3
 ORDER BY a.assignment LIMIT $4
+"""
+_REVISION_IDS = """
+SELECT revision_id FROM assignment_revisions
+WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR revision_id < $4)
+ORDER BY revision_id DESC LIMIT $5
 """
 # The one read over all tenants: recovery rebuilds the queues of everybody. The
 # first that there is no room for comes too, without its answers, and tells that
@@ -248,6 +254,9 @@ class SqlCopy:
 
     async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
         return _assignments(await self._fetch(_ASSIGNMENTS_OF_COURSE, *query))
+
+    async def revision_ids(self, query: RevisionQuery) -> list[str]:
+        return [row[0] for row in await self._fetch(_REVISION_IDS, *query)]
 
     async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
         rows = await self._fetch(_OPEN_TASKS, *after, limit, MAX_PAGE_BYTES)

@@ -62,6 +62,7 @@ assignment_revisions = Table(
     Column("spec", LargeBinary, nullable=False),
     _time("create_time"),
     PrimaryKeyConstraint("tenant", "revision_id", name="assignment_revisions_pkey"),
+    Index("assignment_revisions_by_assignment", "tenant", "course", "assignment", "revision_id"),
 )
 
 submissions = Table(

@@ -7,8 +7,13 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-_EXPAND = ()
-_CONTRACT = ()
+_EXPAND = (
+    """
+    CREATE INDEX IF NOT EXISTS assignment_revisions_by_assignment
+    ON assignment_revisions (tenant, course, assignment, revision_id)
+    """,
+)
+_CONTRACT = ("DROP INDEX assignment_revisions_by_assignment",)
 
 
 def upgrade() -> None:
