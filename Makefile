@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.8
+# More than there are cores: much of a test is waiting for processes to start and to notice things.
+TEST_WORKERS ?= 3
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,8 +19,8 @@ down: .venv/synced ## stop a running suite
 	$(BIN)/python -m cinnabar_local down
 
 test: .venv/synced ## everything that must hold before a change lands
-	@mkdir -p build; $(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
-	$(BIN)/pytest; tests=$$?; \
+	@mkdir -p build; nice $(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
+	$(BIN)/pytest -n $(TEST_WORKERS); tests=$$?; \
 	wait $$lint || { cat build/lint.txt; exit 1; }; \
 	exit $$tests
 

@@ -34,6 +34,7 @@ NAMES = (
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
 NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
+WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
 WATCHED = 200
@@ -105,7 +106,7 @@ async def _with_graders(
         )
         stack = await exits.enter_async_context(running(config))
         ledger = await exits.enter_async_context(Ledger.of(stack))
-        await throughput.graded_batched(stack, ledger, 2_000)  # warm up
+        await throughput.graded_batched(stack, ledger, max(100, int(WARM_UP * scale)))
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
             await _round(stack, ledger, wanted, samples, scale)

@@ -18,9 +18,9 @@ from cinnabar_local.stack import StackConfig, running
 from tests.support.waiting import until
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A data folder that Postgres' user can reach."""
+    """A data folder that Postgres' user can reach; a test finds in it what those before it stored."""
     path = Path(tempfile.mkdtemp(prefix="cinnabar-stack-"))
     path.chmod(0o711)
     yield path

@@ -62,7 +62,7 @@ class Two:
         async with asyncio.timeout(SECONDS):
             while True:
                 try:
-                    return (await stub.CreateSubmission(request, metadata=STUDENT, timeout=20)).name
+                    return (await stub.CreateSubmission(request, metadata=STUDENT, timeout=SECONDS)).name
                 except grpc.aio.AioRpcError as error:
                     refusal = refusal_of(error)
                     self.refused[refusal.reason] += 1
@@ -95,7 +95,7 @@ class Two:
             await enter(channel(self.scheduler_target)),
         )
         # A busy machine must look neither like a storage nor like a scheduler that is away.
-        store = StorageClient(storage, timeout_seconds=20)
+        store = StorageClient(storage, timeout_seconds=SECONDS)
         outside = Outside(
             assignments=store,
             submissions=store,
@@ -122,7 +122,7 @@ async def two(postgres_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerat
     """Two gateways, a scheduler whose reservations run out soon, an assignment."""
     await migrate_all(config_for(postgres_shards))
     async with AsyncExitStack() as exits:
-        storage = await exits.enter_async_context(storage_on(postgres_shards, pool_wait_seconds=20))
+        storage = await exits.enter_async_context(storage_on(postgres_shards, pool_wait_seconds=SECONDS))
         config = SchedulerConfig(
             redis_url=valkey_url,
             storage_target=storage.address,
@@ -188,7 +188,7 @@ async def test_in_a_batch_each_key_counts_over_both_gateways(two: Two) -> None:
     async def create(number: int) -> list[str]:
         stub = SubmissionServiceStub(two.channels[number % 2])
         for _ in range(100):
-            response = await stub.BatchCreateSubmissions(batch, metadata=INSTRUCTOR, timeout=20)
+            response = await stub.BatchCreateSubmissions(batch, metadata=INSTRUCTOR, timeout=SECONDS)
             errors = [one.error for one in response.results if one.HasField("error")]
             if not errors:
                 return [one.submission.name for one in response.results]

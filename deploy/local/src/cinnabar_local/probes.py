@@ -1,10 +1,10 @@
-"""Ask a server whether it serves. Each probe asks once and raises NotReady with the reason."""
+"""Ask a server whether it serves. Each probe asks once and raises NotReady with the reason.
 
-import aiohttp
+The clients of HTTP and Redis take a while to import, which commands that start nothing need not wait for.
+"""
+
 import grpc
 import grpc.aio
-import redis.asyncio
-import redis.exceptions
 from grpc_health.v1 import health_pb2
 
 from cinnabar_local import sql
@@ -32,6 +32,8 @@ async def grpc_serving(target: str, *, service: str = "") -> None:
 
 async def http_answers(url: str, *, statuses: frozenset[int] = frozenset({200})) -> None:
     """GET ``url`` answers with one of ``statuses``."""
+    import aiohttp
+
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
@@ -55,6 +57,9 @@ async def postgres_answers(url: str) -> None:
 
 async def redis_answers(url: str) -> None:
     """The Redis at ``url`` answers PING."""
+    import redis.asyncio
+    import redis.exceptions
+
     client = redis.asyncio.from_url(url, socket_timeout=2.0)  # pyright: ignore[reportUnknownMemberType]
     try:
         await client.ping()  # pyright: ignore[reportUnknownMemberType, reportGeneralTypeIssues]
@@ -66,6 +71,8 @@ async def redis_answers(url: str) -> None:
 
 async def envoy_sees_healthy(admin_url: str, cluster: str) -> None:
     """Envoy, asked at its admin interface, has at least one healthy host in ``cluster``."""
+    import aiohttp
+
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session,
