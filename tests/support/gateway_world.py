@@ -202,6 +202,7 @@ async def world(
     outside = Outside(
         assignments=storage,
         submissions=storage,
+        uploads=storage.uploads,
         queue=front or queue,
         admissions=admissions,
         changes=[source],

@@ -209,14 +209,23 @@ class StateForbids(_PreconditionError):
         super().__init__(resource=resource, state=state)
 
 
+_NOT_READY = {
+    "object": "nothing was uploaded",
+    "expire_time": "its time is over",
+    "item": "it was announced for another item",
+    "submission": "a submission refers to it already",
+}
+
+
 class UploadNotReady(_PreconditionError):
-    """the upload {upload} cannot be used: its {rule} is not as announced"""
+    """the upload {upload} cannot be used"""
 
     reason = ErrorReason.UPLOAD_NOT_READY
 
     def __init__(self, upload: str, rule: str) -> None:
-        """``rule``: object (nothing was uploaded), size, sha256, content_type, expire_time or item."""
-        super().__init__(upload=upload, rule=rule)
+        """``rule``: object, size, sha256, content_type, expire_time, item or submission."""
+        why = _NOT_READY.get(rule, f"its {rule} is not as announced")
+        super().__init__(f"the upload {upload} cannot be used: {why}", upload=upload, rule=rule)
 
 
 class WorkerProtocolViolation(_PreconditionError):

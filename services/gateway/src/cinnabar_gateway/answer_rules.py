@@ -15,6 +15,7 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_common.errors import FieldViolation
+from cinnabar_common.names import UploadName
 from cinnabar_gateway import records
 from cinnabar_gateway.assignment_rules import MAX_UNIT
 from cinnabar_gateway.records import TaskPlan
@@ -22,6 +23,10 @@ from cinnabar_gateway.records import TaskPlan
 MAX_TEXT_BYTES = 256 * 1024
 MAX_ANSWERS_BYTES = 4 * 1024 * 1024
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+FILE = "file"
+AWAITED = b""
+"""The encoded answer of a task that is not known yet; no answer is encoded like this."""
+_FILE_RULE = "must be courses/{course}/assignments/{assignment}/uploads/{upload}, of this assignment"
 _FIELD_OF = {"choice": "choice", "numeric": "number", "text": "text", "free_text": "text"}
 
 
@@ -44,9 +49,13 @@ class AnswerRules:
         self.max_score = math.fsum(item.points for item in spec.items)
         self.close_time_us = spec.close_time.ToMicroseconds() if spec.HasField("close_time") else None
         self._rules = {item.item: _rule(item, revision.revision_id) for item in spec.items}
+        self.takes_files = frozenset(item for item, rule in self._rules.items() if rule.field == "text")
 
     def accept(self, answers: Sequence[Answer]) -> list[tuple[TaskPlan, bytes]] | None:
-        """Each task with its serialized answer, in the order of the answers; None when a rule is broken."""
+        """Each task with its serialized answer, in the order of the answers; None when a rule is broken.
+
+        A task whose answer is a file has AWAITED instead: what the file is is not known yet.
+        """
         rules = self._rules
         if len(answers) != len(rules):
             return None
@@ -56,13 +65,24 @@ class AnswerRules:
         for answer in answers:
             item = answer.item
             rule = rules.get(item)
-            if rule is None or answer.WhichOneof("value") != rule.field or not rule.fits(answer):
+            if rule is None:
                 return None
-            encoded = answer.SerializeToString()
+            if answer.WhichOneof("value") != rule.field:
+                if not (answer.HasField(FILE) and item in self.takes_files and self._is_upload(answer)):
+                    return None
+                encoded = AWAITED
+            elif not rule.fits(answer):
+                return None
+            else:
+                encoded = answer.SerializeToString()
             seen.add(item)
             size += len(encoded)
             tasks.append((rule.plan, encoded))
         return tasks if len(seen) == len(rules) and size <= MAX_ANSWERS_BYTES else None
+
+    def _is_upload(self, answer: Answer) -> bool:
+        name = UploadName.parse(answer.file.upload)
+        return name is not None and name.parent == self.name
 
     def violations(self, answers: Sequence[Answer], at: str) -> Iterator[FieldViolation]:
         """Every rule that the answers break, with paths below ``at`` (the list's own path)."""
@@ -76,6 +96,9 @@ class AnswerRules:
                 yield FieldViolation(f"{path}.item", "is not an item of the assignment")
             elif answer.item in seen:
                 yield FieldViolation(f"{path}.item", "must be answered once, but is answered twice")
+            elif answer.item in self.takes_files and answer.HasField(FILE):
+                if answer.file.upload and not self._is_upload(answer):
+                    yield FieldViolation(f"{path}.file.upload", _FILE_RULE)
             elif answer.item:
                 yield from _violations(self._rules[answer.item], answer, path)
             seen.add(answer.item)

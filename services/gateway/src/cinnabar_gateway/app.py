@@ -26,6 +26,7 @@ from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
+from cinnabar_gateway.adapters.upload_client import UploadClient
 from cinnabar_gateway.admission import Admission, Admissions
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignment_service import AssignmentService
@@ -46,6 +47,8 @@ from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Q
 from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
+from cinnabar_gateway.upload_ports import UploadStore
+from cinnabar_gateway.uploads import Uploads
 from cinnabar_gateway.watches import WatchHub
 
 _SERVICES = (
@@ -62,6 +65,7 @@ class Outside:
 
     assignments: AssignmentStore
     submissions: SubmissionStore
+    uploads: UploadStore
     queue: Queue
     admissions: Admissions
     changes: Sequence[ChangeSource]
@@ -95,6 +99,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
         outside = Outside(
             assignments=store,
             submissions=store,
+            uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
             queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
             admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
             changes=[SchedulerChanges(one) for one in each],
@@ -175,12 +180,15 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             outside.probes,
             probe_seconds=config.health_timeout_seconds,
         )
-        intake = Intake(revisions, submissions, queues, admission, outside.clock)
+        uploads = Uploads(outside.uploads, revisions, outside.clock)
+        intake = Intake(revisions, submissions, queues, admission, outside.clock, uploads)
 
         def register(server: grpc.aio.Server) -> None:
             add_AssignmentServiceServicer_to_server(AssignmentService(assignments, exports), server)
             add_SubmissionServiceServicer_to_server(
-                SubmissionService(intake, submissions, assignments, hub, stream_window=config.stream_window),
+                SubmissionService(
+                    *(intake, submissions, assignments, hub, uploads), stream_window=config.stream_window
+                ),
                 server,
             )
             add_GradingServiceServicer_to_server(GradingService(intake), server)

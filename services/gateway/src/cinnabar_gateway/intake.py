@@ -18,7 +18,7 @@ from cinnabar_common.errors import (
     StateForbids,
     SuiteError,
 )
-from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, bucket_of, is_id, new_id
+from cinnabar_common.names import ID_RULE, AssignmentName, Bucket, UploadName, bucket_of, is_id, new_id
 from cinnabar_gateway import grading_times
 from cinnabar_gateway.admission import Admission, Call, Replay
 from cinnabar_gateway.answer_rules import AnswerRules
@@ -30,6 +30,7 @@ from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.records import NewSubmission, Submission
 from cinnabar_gateway.required import REQUIRED_RULE, missing
 from cinnabar_gateway.submissions import Outcome, Submissions
+from cinnabar_gateway.uploads import Uploads, files_of
 
 PARENT_RULE = "must be courses/{course}/assignments/{assignment}"
 IDEMPOTENCY_KEY = "idempotency-key"
@@ -70,6 +71,7 @@ class Intake:
         queues: QueueStates,
         admission: Admission,
         clock: Clock,
+        uploads: Uploads,
         *,
         mint: Callable[[Bucket], str] = new_id,
     ) -> None:
@@ -78,6 +80,7 @@ class Intake:
         self._queues = queues
         self._admission = admission
         self._clock = clock
+        self._uploads = uploads
         self._mint = mint
 
     async def create(
@@ -113,6 +116,8 @@ class Intake:
             raise refusal
         now_us = int(self._clock.time() * 1e6)
         drafts = [self._draft(identity, request, parents, parent, now_us) for request in requests]
+        if any(isinstance(draft, NewSubmission) and draft.files for draft in drafts):
+            drafts = await self._uploads.hand_in(identity, drafts)
         good = [draft for draft in drafts if isinstance(draft, NewSubmission)]
         created, positions = await self._committed(identity, call, good)
         outcomes = created
@@ -212,6 +217,11 @@ class Intake:
             refusal = self._queues.refusal(plan.queue for plan, _ in tasks)
         if refusal is not None and not request_id:
             return refusal
+        files: Sequence[tuple[int, UploadName]] = ()
+        if tasks is None:
+            files_of(submission.answers)
+        elif rules.takes_files and not all(encoded for _, encoded in tasks):
+            files = files_of(submission.answers)
         answers = AnswerSet(answers=submission.answers).SerializeToString(deterministic=True)
         tenant = identity.tenant
         return NewSubmission(
@@ -232,6 +242,7 @@ class Intake:
             grade_after_us=after_us,
             grade_by_us=by_us,
             refusal=refusal,
+            files=files,
         )
 
 

@@ -7,10 +7,11 @@ inside, and every byte is encoded once.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cinnabar_common.errors import SuiteError
-from cinnabar_common.names import AssignmentName, SubmissionName
+from cinnabar_common.names import AssignmentName, SubmissionName, UploadName
 from cinnabar_gateway.consistency import Positions
 
 
@@ -104,6 +105,8 @@ class NewSubmission:
     """Of its request id; settled when it is known what became of it."""
     estimate: WaitEstimate | None = None
     """When to expect its last grade; set once it is committed."""
+    files: Sequence[tuple[int, UploadName]] = ()
+    """Which of its answers, by index, are which files; their tasks have no answer until that is verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,17 @@ class WaitEstimate:
 
 
 class Fate(enum.Enum):
-    """What storage did with a new submission; ABSENT: it was only looked for, and is not there."""
+    """What storage did with a new submission.
+
+    ABSENT: it was only looked for, and is not there. UPLOAD_REFUSED: a file of it is not free any more.
+    """
 
     CREATED = 1
     DUPLICATE = 2
     CONFLICT = 3
     UNAVAILABLE = 4
     ABSENT = 5
+    UPLOAD_REFUSED = 6
 
 
 @dataclass(slots=True)

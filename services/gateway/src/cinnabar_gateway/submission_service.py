@@ -21,6 +21,7 @@ from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import SubmissionKey
 from cinnabar_gateway.required import missing
 from cinnabar_gateway.submissions import Submissions, visible
+from cinnabar_gateway.uploads import Uploads
 from cinnabar_gateway.watches import WatchHub
 
 MAX_BATCH = 1000
@@ -40,6 +41,7 @@ class SubmissionService(SubmissionServiceServicer):
         submissions: Submissions,
         assignments: Assignments,
         hub: WatchHub,
+        uploads: Uploads,
         *,
         stream_window: int = 8,
     ) -> None:
@@ -48,6 +50,7 @@ class SubmissionService(SubmissionServiceServicer):
         self._submissions = submissions
         self._assignments = assignments
         self._hub = hub
+        self._uploads = uploads
         self._stream_window = stream_window
 
     async def CreateSubmission(self, request: pb.CreateSubmissionRequest, context: Context) -> pb.Submission:
@@ -179,6 +182,18 @@ class SubmissionService(SubmissionServiceServicer):
         cancelled, positions = await self._submissions.cancel(caller, name, min_positions(context))
         await send_positions(context, positions)
         return convert.submission(cancelled)
+
+    async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.Upload:
+        caller = identity.current()
+        caller.require("uploads.create", *CREATORS)
+        upload, position = await self._uploads.create(caller, request, min_positions(context))
+        await send_positions(context, (position,))
+        return upload
+
+    async def CreateDownload(self, request: pb.CreateDownloadRequest, context: Context) -> pb.Download:
+        caller = identity.current()
+        caller.require("uploads.read", *CREATORS)
+        return await self._uploads.download(caller, request.name)
 
 
 def _size_violations(count: int) -> list[FieldViolation]:

@@ -27,6 +27,7 @@ from cinnabar_common.errors import (
     RoleForbidden,
     StateForbids,
     SuiteError,
+    UploadNotReady,
 )
 from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket, task_id
 from cinnabar_gateway.admission import Settlement
@@ -204,6 +205,8 @@ class Submissions:
                     earlier.append(index)
                 case Fate.CONFLICT:
                     outcomes[index] = RequestIdReused(new[index].request_id)
+                case Fate.UPLOAD_REFUSED:
+                    outcomes[index] = UploadNotReady(str(new[index].files[0][1]), "submission")
                 case Fate.UNAVAILABLE:
                     outcomes[index] = DependencyUnavailable("storage")
         self._estimates.fill(outcomes)

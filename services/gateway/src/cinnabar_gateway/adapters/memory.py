@@ -11,6 +11,7 @@ from cinnabar.grader.v1.grade_pb2 import AnswerSet
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import DependencyUnavailable, EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, task_id
+from cinnabar_gateway.adapters.memory_uploads import MemoryUploads
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,
@@ -48,6 +49,7 @@ class MemoryStorage:
         self._submissions: dict[SubmissionKey, Submission] = {}
         self._requests: dict[tuple[str, str, str], tuple[str, bytes]] = {}
         self._writes = 0
+        self.uploads = MemoryUploads(self._clock)
 
     @property
     def submissions(self) -> dict[SubmissionKey, Submission]:
@@ -141,6 +143,8 @@ class MemoryStorage:
             return Committed(Fate.DUPLICATE, new.submission_id, positions)
         if new.refusal is not None:
             return Committed(Fate.ABSENT, new.submission_id, positions)
+        if new.files and not self.uploads.attach(new):
+            return Committed(Fate.UPLOAD_REFUSED, new.submission_id, positions)
         self._submissions[key] = fresh(new)
         if new.request_id:
             self._requests[request] = (new.submission_id, new.fingerprint)

@@ -36,6 +36,7 @@ FATES = {
     _STATUS.CONFLICT: Fate.CONFLICT,
     _STATUS.UNAVAILABLE: Fate.UNAVAILABLE,
     _STATUS.ABSENT: Fate.ABSENT,
+    _STATUS.UPLOAD_REFUSED: Fate.UPLOAD_REFUSED,
 }
 _REDRIVE = storage_service_pb2.RedriveTasksResponse.Result
 REDRIVE_FATES = {
@@ -115,6 +116,8 @@ def new_submission_message(new: NewSubmission) -> storage_service_pb2.NewSubmiss
         message.grade_by.CopyFrom(timestamp(new.grade_by_us))
     if new.refusal is not None:
         message.existing_only = True
+    if new.files:
+        message.upload_ids.extend([name.upload for _, name in new.files])
     for plan, _ in new.tasks:
         message.tasks.add(item_id=plan.item, queue=plan.queue)
     return message

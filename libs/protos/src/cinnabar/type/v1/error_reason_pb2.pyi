@@ -114,7 +114,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     UPLOAD_NOT_READY: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION. The upload that an answer refers to cannot be used:
-    nothing was uploaded, it is not what was announced, or it has expired.
+    nothing was uploaded, it is not what was announced, it has expired, it is for
+    another item, or a submission refers to it already. `rule` is one of "object",
+    "size", "content_type", "sha256", "expire_time", "item", "submission".
     Example: {"upload": "courses/net/assignments/a1/uploads/u1", "rule": "sha256"}
     """
 
@@ -217,7 +219,9 @@ Example: {"field": "cinnabar-consistency-token"}
 """
 UPLOAD_NOT_READY: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The upload that an answer refers to cannot be used:
-nothing was uploaded, it is not what was announced, or it has expired.
+nothing was uploaded, it is not what was announced, it has expired, it is for
+another item, or a submission refers to it already. `rule` is one of "object",
+"size", "content_type", "sha256", "expire_time", "item", "submission".
 Example: {"upload": "courses/net/assignments/a1/uploads/u1", "rule": "sha256"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
