@@ -126,7 +126,8 @@ async def test_assignments_are_listed_by_id(backend: Backend, tenant: str) -> No
         await backend.store.list_assignments(tenant, "net", after=after, limit=2, min_positions=at)
         for after in ("", "b")
     ]
-    assert [[one.name.assignment for one in page] for page in pages] == [["a", "b"], ["c"]]
+    assert [[one.name.assignment for one in page.assignments] for page in pages] == [["a", "b"], ["c"]]
+    assert pages[1].more is False
 
 
 async def test_a_submission_is_stored_with_its_tasks(backend: Backend, tenant: str) -> None:
@@ -222,7 +223,7 @@ async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: st
     await backend.store.create_submissions(new)
     for one in new:
         await backend.dead_letter(key(one), "q2", reason="broken")
-    found = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=10)
+    found = (await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=10)).letters
     assert [(one.submission.submission, one.task.item) for one in found] == sorted(
         (one.submission_id, "q2") for one in new
     )
@@ -232,7 +233,10 @@ async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: st
     rest = await backend.store.list_dead_letters(
         tenant, DeadLetterFilter(queue="text"), after=first, limit=10
     )
-    assert [one.submission for one in rest] == [found[1].submission]
+    assert [one.submission for one in rest.letters] == [found[1].submission]
+    assert (rest.more, rest.unreachable) == (False, ())
+    page = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=1)
+    assert (page.letters, page.more) == (found[:1], True)
     redriven = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
     [task] = redriven.opened
     assert redriven.fates == [RedriveFate.REDRIVEN, RedriveFate.OPEN]
@@ -276,7 +280,7 @@ async def test_dead_letters_are_filtered(backend: Backend, tenant: str) -> None:
 
     async def listed(wanted: DeadLetterFilter) -> set[str]:
         found = await backend.store.list_dead_letters(tenant, wanted, after=("", ""), limit=10)
-        return {letter.submission.submission for letter in found}
+        return {letter.submission.submission for letter in found.letters}
 
     ids = [new.submission_id for new in all_of_them]
     assert await listed(ALL) == set(ids)
@@ -287,7 +291,7 @@ async def test_dead_letters_are_filtered(backend: Backend, tenant: str) -> None:
     assert await listed(DeadLetterFilter(reason="1%0")) == set()
     assert await listed(DeadLetterFilter(reason="brokenX")) == set()
     found = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=10)
-    times = sorted(letter.task.update_time_us for letter in found)
+    times = sorted(letter.task.update_time_us for letter in found.letters)
     assert len(await listed(DeadLetterFilter(given_up_after_us=times[0]))) == 3
     assert len(await listed(DeadLetterFilter(given_up_before_us=times[0]))) == 0
     assert len(await listed(DeadLetterFilter(given_up_before_us=times[-1] + 1))) == 3

@@ -104,7 +104,7 @@ async def test_another_tenant_sees_nothing(stored: Stored) -> None:
     assert await stored.assignments.get([AssignmentKey(stranger, "net", "hw", "")], [position]) == []
     assert await stored.assignments.revisions([RevisionKey(stranger, given.revision_id)]) == []
     query = AssignmentQuery(stranger, "net", "", 10)
-    assert await stored.assignments.list(query, []) == []
+    assert await stored.assignments.list(query, []) == ([], False)
 
 
 async def test_a_revision_of_another_assignment_is_not_found(stored: Stored) -> None:
@@ -122,9 +122,10 @@ async def test_a_course_is_listed_by_id_in_pages(stored: Stored) -> None:
     positions = [(await stored.assignments.create(revision(tenant, name)))[1] for name in reversed(names)]
     await stored.assignments.create(revision(tenant, "x", course="other"))
     seen: list[str] = []
-    while page := await stored.assignments.list(
-        AssignmentQuery(tenant, "net", seen[-1] if seen else "", 2), positions
-    ):
+    more = True
+    while more:
+        query = AssignmentQuery(tenant, "net", seen[-1] if seen else "", 2)
+        page, more = await stored.assignments.list(query, positions)
         seen += [item.assignment for item in page]
     assert seen == sorted(names)
 

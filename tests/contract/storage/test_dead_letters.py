@@ -19,7 +19,7 @@ async def given_up(stored: Stored, row: NewSubmission, reason: str = "broken") -
 
 
 async def listed(stored: Stored, query: DeadLetterQuery) -> list[str]:
-    return [letter.task.submission_id for letter in await stored.tasks.dead_letters(query)]
+    return [letter.task.submission_id for letter in (await stored.tasks.dead_letters(query)).letters]
 
 
 async def test_a_course_and_an_assignment_have_their_own(stored: Stored) -> None:
@@ -56,7 +56,7 @@ async def test_a_part_of_the_reason_is_taken_letter_by_letter(
     for reason in ("100% of a_b", "Axb", "back\\slash", "化学"):
         await given_up(stored, submission(tenant), reason)
     page = await stored.tasks.dead_letters(DeadLetterQuery(tenant, "", FIRST, 9, reason=part))
-    assert [letter.task.reason for letter in page] == found
+    assert [letter.task.reason for letter in page.letters] == found
 
 
 async def test_the_time_of_giving_up_has_a_beginning_and_an_end(stored: Stored) -> None:
@@ -65,7 +65,7 @@ async def test_the_time_of_giving_up_has_a_beginning_and_an_end(stored: Stored) 
     everything = DeadLetterQuery(tenant, "", FIRST, 9)
     times = {
         letter.task.submission_id: letter.task.update_time
-        for letter in await stored.tasks.dead_letters(everything)
+        for letter in (await stored.tasks.dead_letters(everything)).letters
     }
     first, middle, last = (times[submission_id] for submission_id in ids)
     assert first < middle < last
@@ -86,7 +86,7 @@ async def test_filters_leave_pages_and_tenants_as_they_are(stored: Stored) -> No
     await given_up(stored, submission(stranger), "timed out")
     query = DeadLetterQuery(tenant, "text", FIRST, 3, course="net", assignment="a1", reason="timed")
     seen: list[str] = []
-    while page := await stored.tasks.dead_letters(query):
+    while page := (await stored.tasks.dead_letters(query)).letters:
         assert len(page) <= 3
         seen += [letter.task.submission_id for letter in page]
         query = query._replace(after=TaskKey(page[-1].task.submission_id, page[-1].task.item_id))

@@ -168,9 +168,10 @@ async def test_dead_letters_are_listed_over_all_shards_in_pages(stored: Stored) 
     await stored.submissions.create(rows)
     await commit(stored, *(dead_letter(row, item) for row in rows for item in ("q1", "q2")))
     seen: list[TaskKey] = []
-    while page := await stored.tasks.dead_letters(
-        DeadLetterQuery(tenant, "", seen[-1] if seen else FIRST, 7)
-    ):
+    more = True
+    while more:
+        query = DeadLetterQuery(tenant, "", seen[-1] if seen else FIRST, 7)
+        page, more, _ = await stored.tasks.dead_letters(query)
         seen += [TaskKey(letter.task.submission_id, letter.task.item_id) for letter in page]
     assert seen == sorted(TaskKey(row.submission_id, item) for row in rows for item in ("q1", "q2"))
 
@@ -178,7 +179,7 @@ async def test_dead_letters_are_listed_over_all_shards_in_pages(stored: Stored) 
 async def test_dead_letters_are_the_tenants_and_the_queues_own(stored: Stored) -> None:
     row = await new(stored)
     await commit(stored, dead_letter(row))
-    assert await stored.tasks.dead_letters(DeadLetterQuery(new_tenant(), "", FIRST, 9)) == []
-    assert await stored.tasks.dead_letters(DeadLetterQuery(row.tenant, "numeric", FIRST, 9)) == []
-    [letter] = await stored.tasks.dead_letters(DeadLetterQuery(row.tenant, "text", FIRST, 9))
+    assert await stored.tasks.dead_letters(DeadLetterQuery(new_tenant(), "", FIRST, 9)) == ([], False, [])
+    assert not (await stored.tasks.dead_letters(DeadLetterQuery(row.tenant, "numeric", FIRST, 9))).letters
+    [letter] = (await stored.tasks.dead_letters(DeadLetterQuery(row.tenant, "text", FIRST, 9))).letters
     assert (letter.course, letter.assignment) == (row.course, row.assignment)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from cinnabar_storage.ports import MAX_PAGE_BYTES
-from cinnabar_storage.records import NewSubmission, Position, SubmissionKey, SubmissionQuery, TaskKey
+from cinnabar_storage.records import (
+    AssignmentQuery,
+    DeadLetterQuery,
+    NewSubmission,
+    Position,
+    SubmissionKey,
+    SubmissionQuery,
+    TaskKey,
+)
 from tests.contract.storage.conftest import Stored
-from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
+from tests.support.storage_domain import dead_letter, grade, key, new_tenant, revision, submission
 
 MIB = 1024 * 1024
 
@@ -97,7 +105,7 @@ async def test_a_list_of_large_submissions_comes_in_short_pages_without_a_gap(st
     more, pages = True, 0
     while more:
         query = SubmissionQuery(tenant, "net", "a1", "", seen[-1] if seen else "", 20)
-        page, more = await stored.submissions.list(query, positions)
+        page, more, _ = await stored.submissions.list(query, positions)
         assert page
         seen += [one.row.submission_id for one in page]
         pages += 1
@@ -113,6 +121,40 @@ async def test_a_page_that_is_full_says_whether_there_are_more(stored: Stored) -
     query = SubmissionQuery(tenant, "net", "a1", "", "", 4)
     assert (await stored.submissions.list(query, positions)).more is False
     assert (await stored.submissions.list(query._replace(limit=3), positions)).more is True
+
+
+async def test_a_list_of_large_assignments_comes_in_short_pages_without_a_gap(stored: Stored) -> None:
+    tenant, names = new_tenant(), ["a", "b", "c", "d", "e"]
+    sizes = dict(zip(names, (6 * MIB, 6 * MIB, 6 * MIB, MAX_PAGE_BYTES + 1, 1), strict=True))
+    positions = [
+        (await stored.assignments.create(revision(tenant, name, spec=bytes(size))))[1]
+        for name, size in sizes.items()
+    ]
+    pages: list[list[str]] = []
+    more, after = True, ""
+    while more:
+        page, more = await stored.assignments.list(AssignmentQuery(tenant, "net", after, 5), positions)
+        assert [len(one.spec) for one in page] == [sizes[one.assignment] for one in page]
+        pages.append([one.assignment for one in page])
+        after = page[-1].assignment
+    assert pages == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+async def test_a_list_of_large_reasons_comes_in_short_pages_without_a_gap(stored: Stored) -> None:
+    tenant = new_tenant()
+    rows = [submission(tenant) for _ in range(8)]
+    await stored.submissions.create(rows)
+    await stored.tasks.commit([dead_letter(row, reason="x" * 3 * MIB) for row in rows])
+    seen: list[str] = []
+    more, pages = True, 0
+    while more:
+        after = TaskKey(seen[-1], "q1") if seen else TaskKey("", "")
+        page, more, _ = await stored.tasks.dead_letters(DeadLetterQuery(tenant, "", after, 12))
+        assert 0 < sum(len(letter.task.reason) for letter in page) <= MAX_PAGE_BYTES
+        seen += [letter.task.submission_id for letter in page]
+        pages += 1
+    assert seen == sorted(row.submission_id for row in rows)
+    assert pages >= 2
 
 
 async def test_redriving_large_tasks_gives_as_many_as_have_room(stored: Stored) -> None:

@@ -162,7 +162,7 @@ async def test_another_tenant_sees_nothing(stored: Stored) -> None:
     assert await stored.submissions.get([stranger], positions) == ([], [])
     assert (await stored.submissions.cancel([stranger], "x"))[0] == []
     query = SubmissionQuery(stranger.tenant, "net", "a1", "", "", 10)
-    assert await stored.submissions.list(query, positions) == ([], False)
+    assert await stored.submissions.list(query, positions) == ([], False, [])
 
 
 async def test_ids_that_cannot_exist_are_left_out(stored: Stored) -> None:
@@ -196,7 +196,7 @@ async def test_a_list_is_newest_first_over_all_shards_in_pages(stored: Stored) -
     sizes: list[int] = []
     more = True
     while more:
-        page, more = await stored.submissions.list(
+        page, more, _ = await stored.submissions.list(
             SubmissionQuery(tenant, "net", "a1", "", seen[-1] if seen else "", 10), positions
         )
         seen += [item.row.submission_id for item in page]
@@ -210,7 +210,8 @@ async def test_a_list_carries_tasks_and_grades(stored: Stored) -> None:
     row = submission(tenant, items=("q1", "q2"))
     await created(stored, row)
     _, positions = await stored.tasks.commit([grade(row)])
-    [found], _ = await stored.submissions.list(SubmissionQuery(tenant, "net", "a1", "", "", 10), positions)
+    query = SubmissionQuery(tenant, "net", "a1", "", "", 10)
+    [found] = (await stored.submissions.list(query, positions)).submissions
     assert [task.item_id for task in found.tasks] == ["q2"]
     assert [item.item_id for item in found.grades] == ["q1"]
 
@@ -219,7 +220,8 @@ async def test_a_student_lists_their_own(stored: Stored) -> None:
     tenant = new_tenant()
     mine = [submission(tenant, "ann") for _ in range(3)]
     positions = await created(stored, *mine, *(submission(tenant) for _ in range(5)))
-    page, more = await stored.submissions.list(SubmissionQuery(tenant, "net", "a1", "ann", "", 2), positions)
+    query = SubmissionQuery(tenant, "net", "a1", "ann", "", 2)
+    page, more, _ = await stored.submissions.list(query, positions)
     assert more
     assert [item.row.submission_id for item in page] == [mine[2].submission_id, mine[1].submission_id]
 

@@ -22,8 +22,8 @@ from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.records import (
     CancelledTask,
     Conservation,
-    DeadLetter,
     DeadLetterFilter,
+    DeadLetterPage,
     QueueCounts,
     QueueState,
     RedriveFate,
@@ -347,10 +347,10 @@ class Endless(MemoryStorage):
 
     async def list_dead_letters(
         self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
-    ) -> list[DeadLetter]:
+    ) -> DeadLetterPage:
         """See SubmissionStore: the same letter again and again."""
         found = await super().list_dead_letters(tenant, wanted, after=("", ""), limit=1)
-        return [*found * limit]
+        return DeadLetterPage(found.letters * limit, more=True)
 
 
 async def test_more_than_one_call_redrives_is_told() -> None:

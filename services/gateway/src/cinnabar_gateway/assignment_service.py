@@ -73,10 +73,10 @@ class AssignmentService(AssignmentServiceServicer):
             limit=limit,
             min_positions=min_positions(context),
         )
-        more = len(page) == limit
+        last = page.assignments[-1].name.assignment if page.more else ""
         return pb.ListAssignmentsResponse(
-            assignments=[convert.assignment(one, caller.role) for one in page],
-            next_page_token=pagination.encode_token(page[-1].name.assignment, *parameters) if more else "",
+            assignments=[convert.assignment(one, caller.role) for one in page.assignments],
+            next_page_token=pagination.encode_token(last, *parameters) if last else "",
         )
 
     async def UpdateAssignment(self, request: pb.UpdateAssignmentRequest, context: Context) -> pb.Assignment:

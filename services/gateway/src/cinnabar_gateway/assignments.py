@@ -14,7 +14,7 @@ from cinnabar_common.names import AssignmentName, Bucket, CourseName, bucket_of,
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import AssignmentStore
-from cinnabar_gateway.records import Assignment
+from cinnabar_gateway.records import Assignment, AssignmentPage
 
 R = TypeVar("R")
 _UPDATE_ATTEMPTS = 6
@@ -77,7 +77,7 @@ class Assignments:
 
     async def list(
         self, identity: Identity, course: CourseName, *, after: str, limit: int, min_positions: Positions
-    ) -> list[Assignment]:
+    ) -> AssignmentPage:
         """Current revisions by id, those after ``after``."""
         return await self._store.list_assignments(
             identity.tenant, course.course, after=after, limit=limit, min_positions=min_positions

@@ -56,6 +56,11 @@ def _malformed(text: str, field: str, rule: str) -> NoReturn:
     raise InvalidRequest([FieldViolation(field, rule if text else REQUIRED_RULE)])
 
 
+def shard_name(index: int) -> str:
+    """How a shard is called in answers that lack its part."""
+    return f"shards/{index}"
+
+
 def timestamp(time_us: int) -> Timestamp:
     """A time in µs since 1970-01-01 UTC."""
     seconds, rest = divmod(time_us, 1_000_000)

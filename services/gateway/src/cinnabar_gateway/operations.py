@@ -15,11 +15,12 @@ from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import HealthProbe, Queue, SubmissionStore
 from cinnabar_gateway.records import (
     Conservation,
-    DeadLetter,
     DeadLetterFilter,
+    DeadLetterPage,
     QueueCounts,
     QueueState,
     RedriveFate,
+    Redriving,
 )
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Operations:
 
     async def dead_letters(
         self, identity: Identity, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
-    ) -> list[DeadLetter]:
+    ) -> DeadLetterPage:
         """Those of the caller's tenant by (submission id, item id), after ``after``."""
         return await self._store.list_dead_letters(identity.tenant, wanted, after=after, limit=limit)
 
@@ -95,24 +96,20 @@ class Operations:
         fates = [RedriveFate.NOT_FOUND if id_bucket(task[0]) is None else next(known_fates) for task in tasks]
         return fates, redriven.positions
 
-    async def redrive_all(
-        self, identity: Identity, wanted: DeadLetterFilter
-    ) -> tuple[list[tuple[DeadLetter, RedriveFate]], bool, Positions]:
-        """Opens the first 1,000 dead letters of a filter again.
-
-        Each with its fate, whether the filter lists more than these, and where to see it.
-        """
-        letters = await self._store.list_dead_letters(
-            identity.tenant, wanted, after=("", ""), limit=MAX_REDRIVE
-        )
-        if not letters:
-            return [], False, ()
-        tasks = [(letter.submission.submission, letter.task.item) for letter in letters]
-        more = len(letters) == MAX_REDRIVE and bool(
-            await self._store.list_dead_letters(identity.tenant, wanted, after=tasks[-1], limit=1)
+    async def redrive_all(self, identity: Identity, wanted: DeadLetterFilter) -> Redriving:
+        """Opens the first dead letters of a filter again, up to 1,000."""
+        page = await self._store.list_dead_letters(identity.tenant, wanted, after=("", ""), limit=MAX_REDRIVE)
+        tasks = [(letter.submission.submission, letter.task.item) for letter in page.letters]
+        more = page.more and bool(
+            (await self._store.list_dead_letters(identity.tenant, wanted, after=tasks[-1], limit=1)).letters
         )
         fates, positions = await self.redrive(identity, tasks)
-        return list(zip(letters, fates, strict=True)), more, positions
+        return Redriving(
+            fates=tuple(zip(page.letters, fates, strict=True)),
+            more=more,
+            unreachable=page.unreachable,
+            positions=positions,
+        )
 
     async def health(self) -> list[Verdict]:
         """Runs all probes together; an error and a time-out are unhealthy."""

@@ -97,11 +97,12 @@ class OperationsService(OperationsServiceServicer):
         page = await self._operations.dead_letters(
             caller, dead_letter_filters.wanted(request), after=_cursor(cursor), limit=limit
         )
-        more = len(page) == limit
-        last = task_id(page[-1].submission.submission, page[-1].task.item) if more else ""
+        last = page.letters[-1] if page.more else None
+        cursor = task_id(last.submission.submission, last.task.item) if last is not None else ""
         return pb.ListDeadLettersResponse(
-            dead_letters=map(convert.dead_letter, page),
-            next_page_token=pagination.encode_token(last, *parameters) if more else "",
+            dead_letters=map(convert.dead_letter, page.letters),
+            next_page_token=pagination.encode_token(cursor, *parameters) if cursor else "",
+            unreachable=map(convert.shard_name, page.unreachable),
         )
 
     async def RedriveDeadLetters(
@@ -137,12 +138,10 @@ class OperationsService(OperationsServiceServicer):
         ]
         if violations:
             raise InvalidRequest(violations)
-        found, more, positions = await self._operations.redrive_all(
-            caller, dead_letter_filters.wanted(wanted)
-        )
-        await send_positions(context, positions)
+        done = await self._operations.redrive_all(caller, dead_letter_filters.wanted(wanted))
+        await send_positions(context, done.positions)
         return pb.RedriveDeadLettersResponse(
-            redriven=sum(fate is RedriveFate.REDRIVEN for _, fate in found),
+            redriven=sum(fate is RedriveFate.REDRIVEN for _, fate in done.fates),
             # Nobody named these: only those that still are dead letters were not redriven.
             refused=[
                 _refusal(
@@ -151,10 +150,11 @@ class OperationsService(OperationsServiceServicer):
                     ),
                     fate,
                 )
-                for letter, fate in found
+                for letter, fate in done.fates
                 if fate is RedriveFate.UNAVAILABLE
             ],
-            more=more,
+            more=done.more,
+            unreachable=map(convert.shard_name, done.unreachable),
         )
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.HealthReport:

@@ -14,12 +14,13 @@ from cinnabar_common.names import AssignmentName
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,
+    AssignmentPage,
     CancelledTask,
     Change,
     Committed,
     Conservation,
-    DeadLetter,
     DeadLetterFilter,
+    DeadLetterPage,
     NewSubmission,
     QueueCounts,
     QueuedTask,
@@ -56,8 +57,12 @@ class AssignmentStore(Protocol):
 
     async def list_assignments(
         self, tenant: str, course: str, *, after: str, limit: int, min_positions: Positions
-    ) -> list[Assignment]:
-        """Up to ``limit`` (1 to 1,000) current revisions by id, those after ``after``."""
+    ) -> AssignmentPage:
+        """Up to ``limit`` (1 to 1,000) current revisions by id, those after ``after``.
+
+        Fewer do not mean the end when they are large; only ``more`` tells, which
+        may also be true of a full page that is the last.
+        """
         ...
 
     async def list_revisions(
@@ -102,7 +107,9 @@ class SubmissionStore(Protocol):
         """Newest first, up to ``limit`` (1 to 1,000), those before the id ``before``; of everybody for "".
 
         Fewer do not mean the end when they are large; only ``more`` tells, which
-        may also be true of a full page that is the last.
+        may also be true of a full page that is the last. What is on shards that
+        cannot be reached is missing, and they are named; DependencyUnavailable
+        when nothing can be said.
         """
         ...
 
@@ -117,8 +124,11 @@ class SubmissionStore(Protocol):
 
     async def list_dead_letters(
         self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
-    ) -> list[DeadLetter]:
-        """By (submission id, item id), those after ``after``, up to ``limit`` (1 to 1,000)."""
+    ) -> DeadLetterPage:
+        """By (submission id, item id), those after ``after``, up to ``limit`` (1 to 1,000).
+
+        ``more`` and ``unreachable`` as those of ``list_submissions``.
+        """
         ...
 
     async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:

@@ -55,6 +55,14 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class AssignmentPage:
+    """A part of a list, and whether it goes on after it."""
+
+    assignments: tuple[Assignment, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TaskPlan:
     """The grading task of one item: what every submission of a revision gets.
 
@@ -206,10 +214,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionPage:
-    """A part of a list, and whether it goes on after it."""
+    """A part of a list, whether it goes on after it, and the shards whose part is missing."""
 
     submissions: tuple[Submission, ...]
     more: bool
+    unreachable: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -243,6 +252,15 @@ class DeadLetter:
     task: Task
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetterPage:
+    """A part of a list, whether it goes on after it, and the shards whose part is missing."""
+
+    letters: tuple[DeadLetter, ...]
+    more: bool
+    unreachable: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
     """Which dead letters are meant; all that is empty or None says nothing."""
@@ -272,6 +290,19 @@ class Redriven:
 
     opened: list[QueuedTask]
     fates: list[RedriveFate]
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redriving:
+    """What became of the dead letters of a filter: each with its fate, and where to see it.
+
+    ``more``: the filter lists more than these. ``unreachable``: shards whose dead letters were not looked at.
+    """
+
+    fates: tuple[tuple[DeadLetter, RedriveFate], ...]
+    more: bool
+    unreachable: tuple[int, ...]
     positions: Positions
 
 

@@ -153,12 +153,13 @@ class SubmissionService(SubmissionServiceServicer):
             limit=limit,
             min_positions=asked,
         )
-        if not page.submissions and not request.page_token:
+        if not page.submissions and not page.unreachable and not request.page_token:
             await self._assignments.get(caller, parent, asked)  # an empty list, or no such assignment?
         last = page.submissions[-1].submission_id if page.more else ""
         return pb.ListSubmissionsResponse(
             submissions=map(convert.submission, page.submissions),
             next_page_token=pagination.encode_token(last, *parameters) if last else "",
+            unreachable=map(convert.shard_name, page.unreachable),
         )
 
     async def WatchSubmission(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -13,6 +13,7 @@ from cinnabar_storage.ports import Copy, Shard
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
+    AssignmentPage,
     AssignmentQuery,
     Lsn,
     NewRevision,
@@ -120,8 +121,11 @@ class Assignments:
             known.append(revision)
         return known
 
-    async def list(self, query: AssignmentQuery, positions: Sequence[Position]) -> list[Assignment]:
-        """A page, by id. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
+    async def list(self, query: AssignmentQuery, positions: Sequence[Position]) -> AssignmentPage:
+        """A page, by id, of at most MAX_PAGE_BYTES of specs but at least one.
+
+        Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        """
         minimum = MinPositions(positions, len(self._shards))
         index, shard = self._shards.of_course(query.tenant, query.course)
         return await shard.read(lambda copy: copy.assignments_of_course(query), min_lsn=minimum.of(index))

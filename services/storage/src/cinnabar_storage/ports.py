@@ -12,10 +12,11 @@ from typing import Protocol, TypeVar
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
+    AssignmentPage,
     AssignmentQuery,
     CommitResult,
     Created,
-    DeadLetter,
+    DeadLetterPage,
     DeadLetterQuery,
     Lsn,
     NewRevision,
@@ -73,8 +74,12 @@ class Copy(Protocol):
         """Those that are here, in any order."""
         ...
 
-    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
-        """At most ``query.limit``, ascending by id, in their current revision."""
+    async def assignments_of_course(self, query: AssignmentQuery) -> AssignmentPage:
+        """At most ``query.limit``, ascending by id, in their current revision.
+
+        The first is always given, and from the one on with which their specs
+        would have more than MAX_PAGE_BYTES none.
+        """
         ...
 
     async def revision_ids(self, query: RevisionQuery) -> list[str]:
@@ -89,8 +94,12 @@ class Copy(Protocol):
         """
         ...
 
-    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
-        """At most ``query.limit``, ascending by key."""
+    async def dead_letters(self, query: DeadLetterQuery, *, max_bytes: int) -> DeadLetterPage:
+        """At most ``query.limit``, ascending by key.
+
+        The first is always given, and from the one on with which their reasons
+        would have more than ``max_bytes`` none.
+        """
         ...
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:

@@ -7,6 +7,7 @@ since 1970-01-01 UTC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple, NewType
 
@@ -293,10 +294,26 @@ class SubmissionQuery(NamedTuple):
 
 
 class SubmissionPage(NamedTuple):
-    """A part of a list, and whether it goes on."""
+    """A part of a list, whether it goes on, and the shards whose part is missing."""
 
     submissions: list[Submission]
     more: bool
+    unreachable: Sequence[int] = ()
+
+
+class AssignmentPage(NamedTuple):
+    """A part of a list, and whether it goes on."""
+
+    assignments: list[Assignment]
+    more: bool
+
+
+class DeadLetterPage(NamedTuple):
+    """A part of a list, whether it goes on, and the shards whose part is missing."""
+
+    letters: list[DeadLetter]
+    more: bool
+    unreachable: Sequence[int] = ()
 
 
 class AssignmentQuery(NamedTuple):

@@ -125,7 +125,9 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         page = await self._assignments.list(
             convert.assignment_query(request), convert.positions(request.min_positions)
         )
-        return pb.ListAssignmentsResponse(assignments=map(responses.assignment, page))
+        return pb.ListAssignmentsResponse(
+            assignments=map(responses.assignment, page.assignments), more=page.more
+        )
 
     async def GetSubmissions(
         self, request: pb.GetSubmissionsRequest, context: Context
@@ -144,7 +146,9 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
             convert.submission_query(request), convert.positions(request.min_positions)
         )
         return pb.ListSubmissionsResponse(
-            submissions=map(responses.submission, page.submissions), more=page.more
+            submissions=map(responses.submission, page.submissions),
+            more=page.more,
+            unreachable=page.unreachable,
         )
 
     async def ListOpenTasks(
@@ -157,7 +161,11 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         self, request: pb.ListDeadLettersRequest, context: Context
     ) -> pb.ListDeadLettersResponse:
         page = await self._tasks.dead_letters(convert.dead_letter_query(request))
-        return pb.ListDeadLettersResponse(dead_letters=map(responses.dead_letter, page))
+        return pb.ListDeadLettersResponse(
+            dead_letters=map(responses.dead_letter, page.letters),
+            more=page.more,
+            unreachable=page.unreachable,
+        )
 
     async def ListShards(self, request: pb.ListShardsRequest, context: Context) -> pb.ListShardsResponse:
         return pb.ListShardsResponse(shard_count=self._shard_count)

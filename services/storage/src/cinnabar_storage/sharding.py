@@ -116,6 +116,26 @@ async def gather_reachable(calls: Mapping[int, Coroutine[object, object, T]]) ->
     }
 
 
+async def gather_partly(calls: Mapping[int, Coroutine[object, object, T]]) -> tuple[dict[int, T], list[int]]:
+    """The results of those shards that can be reached, and which others there are.
+
+    Raises DependencyUnavailable when none can be reached, Overloaded when one of them is too busy.
+    """
+    answers = await gather({shard: _attempt(call) for shard, call in calls.items()})
+    reached: dict[int, T] = {}
+    silent: list[int] = []
+    for shard, answer in answers.items():
+        if isinstance(answer, Overloaded):
+            raise answer
+        if isinstance(answer, DependencyUnavailable):
+            silent.append(shard)
+            if len(silent) == len(answers):
+                raise answer
+        else:
+            reached[shard] = answer[0]
+    return reached, silent
+
+
 async def _attempt(call: Coroutine[object, object, T]) -> tuple[T] | Overloaded | DependencyUnavailable:
     try:
         return (await call,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
@@ -21,7 +21,17 @@ from cinnabar_storage.records import (
     SubmissionQuery,
     Task,
 )
-from cinnabar_storage.sharding import MinPositions, Shards, author_bucket, gather, gather_reachable
+from cinnabar_storage.sharding import (
+    MinPositions,
+    Shards,
+    author_bucket,
+    gather,
+    gather_partly,
+    gather_reachable,
+)
+
+Bodies = tuple[list[Submission], list[SubmissionKey]]
+"""Submissions, and those that there was no room for."""
 
 
 def _submission_id(key: SubmissionKey) -> str:
@@ -93,30 +103,32 @@ class Submissions:
         silent = [key for shard, group in groups.items() if shard not in answers for key in group]
         return cancelled, positions, silent
 
-    async def get(
-        self, keys: Sequence[SubmissionKey], positions: Sequence[Position]
-    ) -> tuple[list[Submission], list[SubmissionKey]]:
+    async def get(self, keys: Sequence[SubmissionKey], positions: Sequence[Position]) -> Bodies:
         """Those that exist, in any order, and those that there was no room for.
 
         They share MAX_PAGE_BYTES of answers and grades, each shard a part of it.
         Of each shard the first of ``keys`` is given, and from the first that is
         left out none. Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
+        return _together(await gather(self._gets(keys, positions)))
+
+    def _gets(
+        self, keys: Sequence[SubmissionKey], positions: Sequence[Position]
+    ) -> dict[int, Coroutine[object, object, Bodies]]:
         minimum = MinPositions(positions, len(self._shards))
         groups = self._shards.map.by_shard(keys, _submission_id)
-        answers = await gather(
-            {
-                shard: _get(self._shards[shard], group, minimum.of(shard), MAX_PAGE_BYTES // len(groups))
-                for shard, group in groups.items()
-            }
-        )
-        found = list(chain.from_iterable(found for found, _ in answers.values()))
-        return found, list(chain.from_iterable(left_out for _, left_out in answers.values()))
+        return {
+            shard: _get(self._shards[shard], group, minimum.of(shard), MAX_PAGE_BYTES // len(groups))
+            for shard, group in groups.items()
+        }
 
     async def list(self, query: SubmissionQuery, positions: Sequence[Position]) -> SubmissionPage:
         """A page, newest first, of at most MAX_PAGE_BYTES of answers and grades but at least one row.
 
-        Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        What is on shards that cannot be reached is missing, and they are named.
+        The page is whole for all others, and so is the list of its successors.
+
+        Raises InvalidRequest, Overloaded, and DependencyUnavailable when nothing can be said.
         """
         minimum = MinPositions(positions, len(self._shards))
         if query.author:
@@ -130,13 +142,14 @@ class Submissions:
                 lambda copy: copy.submission_ids(one_more), min_lsn=minimum.of(shard)
             )
 
-        offered = await gather({shard: ids(shard) for shard in wanted})
+        offered, silent = await gather_partly({shard: ids(shard) for shard in wanted})
         page = sorted(chain.from_iterable(offered.values()), reverse=True)
         # Bodies are read for the page only, not for what each shard offered. A
         # replica that is behind the one that gave the id is made up for by the primary.
-        found, left_out = await self.get(
-            [SubmissionKey(query.tenant, key) for key in page[: query.limit]], positions
+        bodies, lost = await gather_partly(
+            self._gets([SubmissionKey(query.tenant, key) for key in page[: query.limit]], positions)
         )
+        found, left_out = _together(bodies)
         # The page ends before the newest that is left out: what another shard has after it comes again.
         end = max((key.submission_id for key in left_out), default="")
         shown = sorted(
@@ -144,12 +157,18 @@ class Submissions:
             key=lambda submission: submission.row.submission_id,
             reverse=True,
         )
-        return SubmissionPage(shown, more=bool(left_out) or len(page) > query.limit)
+        if not shown and len(page) > query.limit:  # erased meanwhile: a page needs a row to go on from
+            return await self.list(query._replace(before=page[query.limit - 1]), positions)
+        unreachable = sorted({*silent, *lost})
+        return SubmissionPage(shown, bool(left_out) or len(page) > query.limit, unreachable)
 
 
-async def _get(
-    shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn, max_bytes: int
-) -> tuple[list[Submission], list[SubmissionKey]]:
+def _together(parts: Mapping[int, Bodies]) -> Bodies:
+    found = list(chain.from_iterable(found for found, _ in parts.values()))
+    return found, list(chain.from_iterable(left_out for _, left_out in parts.values()))
+
+
+async def _get(shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn, max_bytes: int) -> Bodies:
     async def work(copy: Copy) -> tuple[list[Submission], list[SubmissionKey], bool]:
         return *await copy.submissions(keys, max_bytes=max_bytes), copy.authoritative
 

@@ -11,6 +11,7 @@ from cinnabar_storage.ports import MAX_PAGE_BYTES, Shard
 from cinnabar_storage.records import (
     CommitResult,
     DeadLetter,
+    DeadLetterPage,
     DeadLetterQuery,
     OpenTask,
     Outcome,
@@ -20,7 +21,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
-from cinnabar_storage.sharding import Shards, gather, gather_reachable
+from cinnabar_storage.sharding import Shards, gather_partly, gather_reachable
 
 
 class Tasks:
@@ -151,16 +152,25 @@ class Tasks:
         """
         return await self._shard(shard).read_primary(lambda copy: copy.open_tasks(after, limit))
 
-    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
-        """A page of a tenant's dead letters over all shards. Raises DependencyUnavailable, Overloaded."""
-        answers = await gather(
+    async def dead_letters(self, query: DeadLetterQuery) -> DeadLetterPage:
+        """A page of a tenant's dead letters, of at most MAX_PAGE_BYTES of reasons but at least one.
+
+        What is on shards that cannot be reached is missing, and they are named.
+        Raises Overloaded, and DependencyUnavailable when no shard can be reached.
+        """
+        room = MAX_PAGE_BYTES // len(self._shards)
+        answers, silent = await gather_partly(
             {
-                index: shard.read_primary(lambda copy: copy.dead_letters(query))
+                index: shard.read_primary(lambda copy: copy.dead_letters(query, max_bytes=room))
                 for index, shard in enumerate(self._shards)
             }
         )
-        merged = sorted(
-            chain.from_iterable(answers.values()),
-            key=lambda letter: (letter.task.submission_id, letter.task.item_id),
-        )
-        return merged[: query.limit]
+        merged = sorted(chain.from_iterable(page.letters for page in answers.values()), key=_letter_key)
+        # A shard that has more says nothing of what comes after the last that it gave.
+        ends = [_letter_key(page.letters[-1]) for page in answers.values() if page.more]
+        known = [letter for letter in merged if not ends or _letter_key(letter) <= min(ends)]
+        return DeadLetterPage(known[: query.limit], bool(ends) or len(known) > query.limit, silent)
+
+
+def _letter_key(letter: DeadLetter) -> TaskKey:
+    return TaskKey(letter.task.submission_id, letter.task.item_id)

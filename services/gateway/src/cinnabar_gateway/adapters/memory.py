@@ -15,12 +15,14 @@ from cinnabar_gateway.adapters.memory_uploads import MemoryUploads
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,
+    AssignmentPage,
     CancelledTask,
     Change,
     Committed,
     Conservation,
     DeadLetter,
     DeadLetterFilter,
+    DeadLetterPage,
     Fate,
     Grade,
     NewSubmission,
@@ -106,14 +108,15 @@ class MemoryStorage:
 
     async def list_assignments(
         self, tenant: str, course: str, *, after: str, limit: int, min_positions: Positions
-    ) -> list[Assignment]:
+    ) -> AssignmentPage:
         """See AssignmentStore."""
         found = [
             one
             for (owner, name), one in self._assignments.items()
             if owner == tenant and name.course == course and name.assignment > after
         ]
-        return sorted(found, key=lambda one: one.name)[:limit]
+        page = tuple(sorted(found, key=lambda one: one.name)[:limit])
+        return AssignmentPage(page, more=len(found) > limit)
 
     async def list_revisions(
         self, tenant: str, name: AssignmentName, *, before: str, limit: int
@@ -191,7 +194,7 @@ class MemoryStorage:
 
     async def list_dead_letters(
         self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
-    ) -> list[DeadLetter]:
+    ) -> DeadLetterPage:
         """See SubmissionStore."""
         found = [
             DeadLetter(submission=one.name, task=task)
@@ -201,7 +204,8 @@ class MemoryStorage:
             and _is_wanted(wanted, one, task)
             and (one.submission_id, task.item) > after
         ]
-        return sorted(found, key=lambda one: (one.submission.submission, one.task.item))[:limit]
+        found.sort(key=lambda one: (one.submission.submission, one.task.item))
+        return DeadLetterPage(tuple(found[:limit]), more=len(found) > limit)
 
     async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
         """See SubmissionStore."""

@@ -28,10 +28,11 @@ from cinnabar_gateway.adapters.chunks import chunks
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,
+    AssignmentPage,
     CancelledTask,
     Committed,
-    DeadLetter,
     DeadLetterFilter,
+    DeadLetterPage,
     Fate,
     NewSubmission,
     Redriven,
@@ -99,7 +100,7 @@ class StorageClient:
 
     async def list_assignments(
         self, tenant: str, course: str, *, after: str, limit: int, min_positions: Positions
-    ) -> list[Assignment]:
+    ) -> AssignmentPage:
         """See AssignmentStore."""
         request = pb.ListAssignmentsRequest(
             tenant=tenant,
@@ -109,7 +110,8 @@ class StorageClient:
             min_positions=messages.position_messages(min_positions),
         )
         response = await self._call(self._reader.ListAssignments, request)
-        return list(map(messages.assignment, response.assignments))
+        page = tuple(map(messages.assignment, response.assignments))
+        return AssignmentPage(page, more=response.more or len(page) == limit)
 
     async def list_revisions(
         self, tenant: str, name: AssignmentName, *, before: str, limit: int
@@ -182,7 +184,7 @@ class StorageClient:
         response = await self._call(self._reader.ListSubmissions, request)
         page = tuple(map(messages.submission, response.submissions))
         # A storage of the release before says no more than "as many as were asked for".
-        return SubmissionPage(page, more=response.more or len(page) == limit)
+        return SubmissionPage(page, response.more or len(page) == limit, tuple(response.unreachable))
 
     async def cancel_submission(
         self, key: SubmissionKey, actor: str
@@ -202,7 +204,7 @@ class StorageClient:
 
     async def list_dead_letters(
         self, tenant: str, wanted: DeadLetterFilter, *, after: tuple[str, str], limit: int
-    ) -> list[DeadLetter]:
+    ) -> DeadLetterPage:
         """See SubmissionStore."""
         request = pb.ListDeadLettersRequest(
             tenant=tenant,
@@ -219,7 +221,8 @@ class StorageClient:
         if wanted.given_up_before_us is not None:
             request.given_up_before.CopyFrom(messages.timestamp(wanted.given_up_before_us))
         response = await self._call(self._reader.ListDeadLetters, request)
-        return list(map(messages.dead_letter, response.dead_letters))
+        page = tuple(map(messages.dead_letter, response.dead_letters))
+        return DeadLetterPage(page, response.more or len(page) == limit, tuple(response.unreachable))
 
     async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
         """See SubmissionStore."""

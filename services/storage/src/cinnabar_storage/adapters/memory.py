@@ -15,11 +15,13 @@ from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
+    AssignmentPage,
     AssignmentQuery,
     CommitResult,
     Created,
     CreateStatus,
     DeadLetter,
+    DeadLetterPage,
     DeadLetterQuery,
     GivenUp,
     Grade,
@@ -322,12 +324,13 @@ class MemoryShard(MemoryUploads):
     async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
         return [self._assignment(key) for key in keys if key in self._revisions]
 
-    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
+    async def assignments_of_course(self, query: AssignmentQuery) -> AssignmentPage:
         keys = sorted(key for key in self._assignments if key[:2] == query[:2] and key[2] > query.after)
-        return [
-            self._assignment(RevisionKey(query.tenant, self._assignments[key].revision_id))
-            for key in keys[: query.limit]
+        found = [
+            self._assignment(RevisionKey(query.tenant, self._assignments[key].revision_id)) for key in keys
         ]
+        page = found[: _fitting([len(one.spec) for one in found[: query.limit]], MAX_PAGE_BYTES)]
+        return AssignmentPage(page, len(page) < len(found))
 
     async def revision_ids(self, query: RevisionQuery) -> list[str]:
         ids = [
@@ -348,7 +351,7 @@ class MemoryShard(MemoryUploads):
         page = found[: _fitting([len(task.answers) for task in found[:limit]], MAX_PAGE_BYTES)]
         return page, len(page) < len(found)
 
-    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
+    async def dead_letters(self, query: DeadLetterQuery, *, max_bytes: int) -> DeadLetterPage:
         letters: list[DeadLetter] = []
         for task in self._in_state(TaskState.DEAD_LETTERED, query.after):
             row = self._submissions[task.submission_id]
@@ -362,7 +365,9 @@ class MemoryShard(MemoryUploads):
                 and (query.given_up_before is None or task.update_time < query.given_up_before)
             ):
                 letters.append(DeadLetter(task, row.course, row.assignment))
-        return letters[: query.limit]
+        sizes = [len(letter.task.reason.encode()) for letter in letters[: query.limit]]
+        page = letters[: _fitting(sizes, max_bytes)]
+        return DeadLetterPage(page, len(page) < len(letters))
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
         return [self._open_generation(key) for key in keys]

@@ -11,8 +11,10 @@ from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
+    AssignmentPage,
     AssignmentQuery,
     DeadLetter,
+    DeadLetterPage,
     DeadLetterQuery,
     Grade,
     Micros,
@@ -85,21 +87,34 @@ FROM unnest($1::text[], $2::text[]) AS k(tenant, revision_id)
 JOIN assignment_revisions r ON r.tenant = k.tenant AND r.revision_id = k.revision_id
 JOIN assignments a ON a.tenant = r.tenant AND a.course = r.course AND a.assignment = r.assignment
 """
+# Pages of bounded size: the first that there is no room for comes too, without
+# what is large, and tells that there are more.
 _ASSIGNMENTS_OF_COURSE = """
-SELECT r.tenant, r.course, r.assignment, r.revision_id, r.spec, a.create_time, r.create_time
-FROM assignments a
-JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revision_id
-WHERE a.tenant = $1 AND a.course = $2 AND a.assignment > $3
-ORDER BY a.assignment LIMIT $4
+SELECT tenant, course, assignment, revision_id,
+       CASE WHEN number = 1 OR bytes_before + octet_length(spec) <= $5 THEN spec END,
+       create_time, update_time
+FROM (
+    SELECT page.*, row_number() OVER given AS number,
+           sum(octet_length(spec)) OVER (given ROWS UNBOUNDED PRECEDING) - octet_length(spec) AS bytes_before
+    FROM (
+        SELECT r.tenant, r.course, r.assignment, r.revision_id, r.spec,
+               a.create_time, r.create_time AS update_time
+        FROM assignments a
+        JOIN assignment_revisions r ON r.tenant = a.tenant AND r.revision_id = a.revision_id
+        WHERE a.tenant = $1 AND a.course = $2 AND a.assignment > $3
+        ORDER BY a.assignment LIMIT $4::bigint + 1
+    ) AS page
+    WINDOW given AS (ORDER BY assignment)
+) AS sized
+WHERE bytes_before <= $5::bigint OR number = 2
+ORDER BY assignment
 """
 _REVISION_IDS = """
 SELECT revision_id FROM assignment_revisions
 WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR revision_id < $4)
 ORDER BY revision_id DESC LIMIT $5
 """
-# The one read over all tenants: recovery rebuilds the queues of everybody. The
-# first that there is no room for comes too, without its answers, and tells that
-# there are more.
+# The one read over all tenants: recovery rebuilds the queues of everybody.
 _OPEN_TASKS = """
 SELECT submission_id, item_id, tenant, queue, generation, priority, revision_id,
        CASE WHEN number = 1 OR bytes_before + octet_length(answers) <= $4 THEN answers END,
@@ -124,15 +139,29 @@ WHERE bytes_before <= $4::bigint OR number = 2
 ORDER BY submission_id, item_id
 """
 _DEAD_LETTERS = """
-SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
-       s.course, s.assignment
-FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
-WHERE t.state = 2 AND t.tenant = $1 AND ($2 = '' OR t.queue = $2) AND (t.submission_id, t.item_id) > ($3, $4)
-    AND ($6 = '' OR s.course = $6) AND ($7 = '' OR s.assignment = $7)
-    AND ($8 = '' OR strpos(t.reason, $8) > 0)
-    AND ($9::bigint IS NULL OR t.update_time >= timestamptz 'epoch' + $9 * interval '1 microsecond')
-    AND ($10::bigint IS NULL OR t.update_time < timestamptz 'epoch' + $10 * interval '1 microsecond')
-ORDER BY t.submission_id, t.item_id LIMIT $5
+SELECT submission_id, item_id, queue, generation, state,
+       CASE WHEN number = 1 OR bytes_before + octet_length(reason) <= $11 THEN reason END,
+       attempts, update_time, course, assignment
+FROM (
+    SELECT page.*, row_number() OVER given AS number,
+           sum(octet_length(reason)) OVER (given ROWS UNBOUNDED PRECEDING)
+               - octet_length(reason) AS bytes_before
+    FROM (
+        SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts,
+               t.update_time, s.course, s.assignment
+        FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
+        WHERE t.state = 2 AND t.tenant = $1 AND ($2 = '' OR t.queue = $2)
+            AND (t.submission_id, t.item_id) > ($3, $4)
+            AND ($6 = '' OR s.course = $6) AND ($7 = '' OR s.assignment = $7)
+            AND ($8 = '' OR strpos(t.reason, $8) > 0)
+            AND ($9::bigint IS NULL OR t.update_time >= timestamptz 'epoch' + $9 * interval '1 microsecond')
+            AND ($10::bigint IS NULL OR t.update_time < timestamptz 'epoch' + $10 * interval '1 microsecond')
+        ORDER BY t.submission_id, t.item_id LIMIT $5::bigint + 1
+    ) AS page
+    WINDOW given AS (ORDER BY submission_id, item_id)
+) AS sized
+WHERE bytes_before <= $11::bigint OR number = 2
+ORDER BY submission_id, item_id
 """
 _OPEN_GENERATIONS = """
 SELECT array_agg(coalesce(t.generation, 0) ORDER BY k.n)
@@ -183,6 +212,11 @@ def _micros_if(time: datetime | None) -> Micros | None:
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
     return zip(*rows, strict=True)
+
+
+def _given(rows: list[Sequence[Any]], limit: int, large: int) -> list[Sequence[Any]]:
+    """The rows of a page, without the one after it: it is over the limit, or lacks its column ``large``."""
+    return rows[:-1] if rows and (len(rows) > limit or rows[-1][large] is None) else rows
 
 
 class SqlCopy:
@@ -252,23 +286,28 @@ class SqlCopy:
             return []
         return _assignments(await self._fetch(_REVISIONS, *_columns(keys)))
 
-    async def assignments_of_course(self, query: AssignmentQuery) -> list[Assignment]:
-        return _assignments(await self._fetch(_ASSIGNMENTS_OF_COURSE, *query))
+    async def assignments_of_course(self, query: AssignmentQuery) -> AssignmentPage:
+        rows = await self._fetch(_ASSIGNMENTS_OF_COURSE, *query, MAX_PAGE_BYTES)
+        page = _given(rows, query.limit, 4)
+        return AssignmentPage(_assignments(page), len(page) < len(rows))
 
     async def revision_ids(self, query: RevisionQuery) -> list[str]:
         return [row[0] for row in await self._fetch(_REVISION_IDS, *query)]
 
     async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
         rows = await self._fetch(_OPEN_TASKS, *after, limit, MAX_PAGE_BYTES)
-        page = rows[:-1] if rows and (len(rows) > limit or rows[-1][7] is None) else rows
+        page = _given(rows, limit, 7)
         return list(map(open_task, page)), len(page) < len(rows)
 
-    async def dead_letters(self, query: DeadLetterQuery) -> list[DeadLetter]:
+    async def dead_letters(self, query: DeadLetterQuery, *, max_bytes: int) -> DeadLetterPage:
         rows = await self._fetch(
             *(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit),
             *(query.course, query.assignment, query.reason, query.given_up_after, query.given_up_before),
+            max_bytes,
         )
-        return [DeadLetter(_task(row), row[8], row[9]) for row in rows]
+        page = _given(rows, query.limit, 5)
+        letters = [DeadLetter(_task(row), row[8], row[9]) for row in page]
+        return DeadLetterPage(letters, len(page) < len(rows))
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
         if not keys:
