@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from cinnabar_storage.adapters.memory import MemoryShard
 from cinnabar_storage.adapters.sql_shard import sql_shard
-from cinnabar_storage.assignments import Assignments, RevisionCache
+from cinnabar_storage.assignments import Assignments
 from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.sharding import Shards
 from cinnabar_storage.submissions import Submissions
@@ -47,7 +47,4 @@ async def stored(request: pytest.FixtureRequest, storage_shards: list[ShardUrls]
                     for index, urls in enumerate(config.urls())
                 ]
             )
-        cache = RevisionCache(max_entries=100, max_bytes=1_000_000)
-        yield Stored(
-            shards, Submissions(shards), Tasks(shards), Assignments(shards, cache), QueueControls(shards)
-        )
+        yield Stored(shards, Submissions(shards), Tasks(shards), Assignments(shards), QueueControls(shards))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from cinnabar_storage.adapters.memory import MemoryShard
-from cinnabar_storage.assignments import Assignments, RevisionCache
+from cinnabar_storage.assignments import Assignments
 from cinnabar_storage.invalidation import CacheKey, assignment_key, revision_key, submission_key
 from cinnabar_storage.records import Position, TaskKey
 from cinnabar_storage.sharding import Shards
@@ -67,7 +67,7 @@ async def test_outcomes_cancellations_and_redrives(told: Told, shards: Shards) -
 
 
 async def test_assignments(told: Told, shards: Shards) -> None:
-    assignments = Assignments(shards, RevisionCache(max_entries=10, max_bytes=1000))
+    assignments = Assignments(shards)
     tenant = new_tenant()
     for write in (
         lambda: assignments.create(revision(tenant, "a1")),

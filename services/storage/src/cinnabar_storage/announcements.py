@@ -98,11 +98,11 @@ class Announcements:
         """See Invalidations."""
         batch = list(keys)
         self._cache.changed(batch, position)
-        if not batch:
-            return
-        self._waiting.append((self._clock.monotonic(), batch, position))
+        now = self._clock.monotonic()
+        for start in range(0, len(batch), MAX_KEYS):
+            self._waiting.append((now, batch[start : start + MAX_KEYS], position))
         self._waiting_keys += len(batch)
-        while self._waiting_keys > MAX_WAITING and len(self._waiting) > 1:
+        while self._waiting_keys > MAX_WAITING:
             self._give_up(self._waiting.popleft()[1])
         self._arrived.set()
 
@@ -121,11 +121,11 @@ class Announcements:
         latest: dict[int, Lsn] = {}
         taken: list[tuple[float, list[CacheKey], Position]] = []
         room = MAX_KEYS
-        while self._waiting and (room == MAX_KEYS or len(self._waiting[0][1]) <= room):
+        while self._waiting and len(self._waiting[0][1]) <= room:
             batch = self._waiting.popleft()
             taken.append(batch)
             room -= len(batch[1])
-            shard, lsn = batch[2]
+            shard, lsn = batch[2].shard, batch[2].lsn
             keys.setdefault(shard, []).extend(batch[1])
             latest[shard] = max(lsn, latest.get(shard, lsn))
         everything, self._everything = self._everything, False

@@ -17,12 +17,16 @@ from cinnabar.storage.v1 import (
 )
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import Check, HealthBoard
+from cinnabar_common.metrics import exposition, families, serving_metrics
 from cinnabar_common.server import serving
+from cinnabar_storage import responses
 from cinnabar_storage.adapters.minio_objects import minio_objects
 from cinnabar_storage.adapters.sql_migrations import migrate, require_head
 from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.adapters.sql_shard import sql_shard
-from cinnabar_storage.assignments import Assignments, RevisionCache
+from cinnabar_storage.assignments import Assignments
+from cinnabar_storage.cached_reads import CachedReads
+from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.revision_service import RevisionReader
@@ -57,11 +61,19 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 for index, shard in enumerate(urls)
             ]
         )
-        cache = RevisionCache(
-            max_entries=config.revision_cache_entries, max_bytes=config.revision_cache_bytes
-        )
-        submissions, tasks, assignments = Submissions(shards), Tasks(shards), Assignments(shards, cache)
+        # After the shards, so that it reads no more when they close.
+        cached = await exits.enter_async_context(caching(config))
+        shards.invalidations = cached.invalidations
+        submissions, tasks, assignments = Submissions(shards), Tasks(shards), Assignments(shards)
         controls = QueueControls(shards)
+        reads = CachedReads(
+            cached.cache,
+            shards,
+            submissions,
+            assignments,
+            encode_submission=lambda found: responses.submission(found).SerializeToString(),
+            encode_assignment=lambda found: responses.assignment(found).SerializeToString(),
+        )
 
         objects = await exits.enter_async_context(minio_objects(config))
         uploads = Uploads(
@@ -77,7 +89,8 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 StorageWriter(submissions, tasks, assignments, controls), server
             )
             storage_service_pb2_grpc.add_StorageReaderServiceServicer_to_server(
-                StorageReader(submissions, tasks, assignments, controls, shard_count=len(shards)), server
+                StorageReader(submissions, tasks, assignments, controls, reads, shard_count=len(shards)),
+                server,
             )
             upload_service_pb2_grpc.add_UploadWriterServiceServicer_to_server(UploadWriter(uploads), server)
             upload_service_pb2_grpc.add_UploadReaderServiceServicer_to_server(UploadReader(uploads), server)
@@ -85,6 +98,12 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 RevisionReader(assignments), server
             )
 
+        if config.metrics_listen:
+
+            async def scrape() -> bytes:
+                return exposition(families(cached.samples()))
+
+            await exits.enter_async_context(serving_metrics(config.metrics_listen, scrape))
         port = await exits.enter_async_context(
             serving(
                 config.listen,
@@ -94,7 +113,9 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                     for module in (storage_service_pb2, revision_service_pb2, upload_service_pb2)
                     for service in module.DESCRIPTOR.services_by_name.values()
                 ],
-                health=HealthBoard(_checks(shards) | ({"objects": objects.prepare} if objects else {})),
+                health=HealthBoard(
+                    _checks(shards) | cached.checks | ({"objects": objects.prepare} if objects else {})
+                ),
             )
         )
         yield port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain
 
@@ -24,46 +23,11 @@ from cinnabar_storage.records import (
 from cinnabar_storage.sharding import MinPositions, Shards, course_bucket, gather
 
 
-class RevisionCache:
-    """Revisions read lately, bounded in number and in bytes of spec; the least recently used goes first.
-
-    Revisions are immutable, so an entry can be old but never wrong.
-    """
-
-    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[RevisionKey, Assignment] = OrderedDict()
-
-    def get(self, key: RevisionKey) -> Assignment | None:
-        """The revision, if it is here."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, revision: Assignment) -> None:
-        """Keeps a revision, unless it is larger than the whole cache."""
-        key = RevisionKey(revision.tenant, revision.revision_id)
-        if key in self._entries or len(revision.spec) > self._max_bytes:
-            return
-        self._entries[key] = revision
-        self._bytes += len(revision.spec)
-        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
-            _, dropped = self._entries.popitem(last=False)
-            self._bytes -= len(dropped.spec)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
 class Assignments:
     """The assignments of all tenants."""
 
-    def __init__(self, shards: Shards, cache: RevisionCache) -> None:
+    def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        self._cache = cache
 
     async def create(self, revision: NewRevision) -> tuple[Assignment, Position]:
         """Raises InvalidRequest, ResourceExists, DependencyUnavailable, Overloaded."""
@@ -102,24 +66,32 @@ class Assignments:
         )
         return list(chain.from_iterable(answers.values()))
 
+    async def get_one(
+        self, key: AssignmentKey, positions: Sequence[Position]
+    ) -> tuple[Assignment, Position] | None:
+        """An assignment, and which writes of its shard it shows. None when it does not exist.
+
+        Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        """
+        index, shard = self._shards.of_course(key.tenant, key.course)
+
+        async def work(copy: Copy) -> tuple[list[Assignment], Lsn, bool]:
+            shows = copy.shows
+            return await copy.assignments([key]), shows, copy.authoritative
+
+        minimum = MinPositions(positions, len(self._shards)).of(index)
+        found, shows, authoritative = await shard.read(work, min_lsn=minimum)
+        if not found and not authoritative:
+            found, shows, _ = await shard.read_primary(work)
+        return (found[0], Position(index, shows)) if found else None
+
     async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
         """Those that exist, in any order. Raises DependencyUnavailable, Overloaded."""
-        known: list[Assignment] = []
-        unknown: list[RevisionKey] = []
-        for key in dict.fromkeys(keys):
-            cached = self._cache.get(key)
-            if cached is None:
-                unknown.append(key)
-            else:
-                known.append(cached)
-        groups = self._shards.map.by_shard(unknown, lambda key: key.revision_id)
+        groups = self._shards.map.by_shard(keys, lambda key: key.revision_id)
         answers = await gather(
             {shard: _revisions(self._shards[shard], group) for shard, group in groups.items()}
         )
-        for revision in chain.from_iterable(answers.values()):
-            self._cache.put(revision)
-            known.append(revision)
-        return known
+        return list(chain.from_iterable(answers.values()))
 
     async def list(self, query: AssignmentQuery, positions: Sequence[Position]) -> AssignmentPage:
         """A page, by id, of at most MAX_PAGE_BYTES of specs but at least one.

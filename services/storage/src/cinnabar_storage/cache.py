@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -29,7 +29,7 @@ A = TypeVar("A")
 MAX_FLIGHTS = 10_000
 """Keys that are read at once through the cache; what comes on top is read past it."""
 MAX_SINGLE_KEYS = 8
-"""Of lasting things: so many that are missing are read one by one, each once for all who ask; more in one go."""
+"""Of lasting things: so many are read one by one, each once for all who ask; more in one go."""
 _ROUNDS = 3
 _NOWHERE = Position(0, Lsn(0))
 
@@ -197,7 +197,7 @@ class Cache:
                 if len(self._flights) >= MAX_FLIGHTS:
                     break
                 result = asyncio.get_running_loop().create_future()
-                flight = self._flights[key] = _Flight(*wanted, lasts, result)
+                flight = self._flights[key] = _Flight(wanted.shard, wanted.lsn, lasts, result)
                 task = self._group.create_task(self._fly(kind, key, flight, load), name=f"read-{kind}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -317,9 +317,7 @@ class Cache:
         return found
 
     def _putting(self, values: Mapping[CacheKey, bytes]) -> _Put | None:
-        small = {
-            key: value for key, value in values.items() if len(value) <= self._limits.max_shared_bytes
-        }
+        small = {key: value for key, value in values.items() if len(value) <= self._limits.max_shared_bytes}
         return (lambda shared: shared.put_lasting(small)) if small else None
 
     async def _ask(self, question: Callable[[SharedCache], Awaitable[A]]) -> A | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from cinnabar_common.metrics import valid_listen
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StorageConfig:
@@ -31,8 +33,23 @@ class StorageConfig:
     """A replica that is further behind gets no reads."""
     position_wait_seconds: float = 0.02
     """How long a read waits for a replica to reach its position before it goes to the primary."""
+    redis_url: str = ""
+    """Of the cache that all storage processes share; without it only revisions are cached, each by itself."""
+    redis_timeout_seconds: float = 0.25
+    """After this a read goes on without the shared cache, as all reads of the next second do."""
+    cache_entries: int = 1000
+    """In this process, of what may change: submissions, and which revision of an assignment is current."""
+    cache_bytes: int = 64 * 1024 * 1024
+    cache_max_age_seconds: float = 1.0
+    """How old an answer from the cache can be at worst, whatever is broken, where it may change."""
+    cache_ttl_seconds: float = 3600.0
+    """How long revisions are cached, here and in Redis. They never change."""
+    cache_max_value_bytes: int = 256 * 1024
+    """What is larger is not put into Redis."""
     revision_cache_entries: int = 1000
     revision_cache_bytes: int = 64 * 1024 * 1024
+    metrics_listen: str = ""
+    """Where Prometheus finds /metrics, "host:port"; empty for nowhere."""
     follow_poll_seconds: float = 0.5
     """How often followers of the audit look whether there is something new for them."""
     follow_seconds: float = 30.0
@@ -72,12 +89,15 @@ class StorageConfig:
         ]:
             raise ValueError(f"STORAGE_SHARDS: shard {', '.join(bad)} is not postgresql://…|postgresql://…")
         self._check_s3()
-        for name in ("pool_size", "replica_pool_size", "revision_cache_entries"):
+        if not valid_listen(self.metrics_listen):
+            raise ValueError("STORAGE_METRICS_LISTEN must be host:port")
+        for name in ("pool_size", "replica_pool_size", "revision_cache_entries", "cache_entries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
         for name in (
             *("pool_wait", "connect", "statement", "replica_statement"),
             *("count", "replica_poll", "follow_poll", "follow", "start_wait"),
+            *("redis_timeout", "cache_max_age", "cache_ttl"),
         ):
             if getattr(self, f"{name}_seconds") <= 0:
                 raise ValueError(f"STORAGE_{name.upper()}_SECONDS must be above 0")

@@ -34,7 +34,7 @@ class Floors:
         """The keys changed, and what shows ``position`` shows it. Never lowers a floor of the same shard."""
         self._turn()
         new, old = self._new, self._old
-        shard, lsn = position
+        shard, lsn = position.shard, position.lsn
         for key in keys:
             floor = new.get(key) or old.get(key)
             if floor is None or floor[0] != shard or floor[1] < lsn:
@@ -56,8 +56,8 @@ class Floors:
         if not early and now - self._turned < self._seconds:
             return
         if early:
-            for shard, lsn in self._old.values():
-                self._all[shard] = max(lsn, self._all.get(shard, lsn))
+            for floor in self._old.values():
+                self._all[floor.shard] = max(floor.lsn, self._all.get(floor.shard, floor.lsn))
             self._all_until = now + self._seconds
         self._old = self._new if early or now - self._turned < 2 * self._seconds else {}
         self._new = {}

@@ -51,6 +51,14 @@ class Copy(Protocol):
         """Whether what is not here does not exist."""
         ...
 
+    @property
+    def shows(self) -> Lsn:
+        """Reads that begin now show every write that is answered with this position or an earlier one.
+
+        As far as is known without asking: a little behind.
+        """
+        ...
+
     async def submissions(
         self, keys: Sequence[SubmissionKey], *, max_bytes: int
     ) -> tuple[list[Submission], list[SubmissionKey]]:

@@ -22,14 +22,30 @@ class Rotation:
         self._replayed: list[Lsn | None] = [None] * replicas
         self._primary: deque[tuple[float, Lsn]] = deque()
         self._floor = Lsn(0)
+        self._seen = Lsn(0)
         self._next = 0
 
     def saw_primary(self, lsn: Lsn) -> None:
         """The primary's log had come so far just now."""
         now = self._clock.monotonic()
+        self._seen = lsn
         self._primary.append((now, lsn))
         while self._primary and self._primary[0][0] <= now - self._max_lag:
             self._floor = self._primary.popleft()[1]
+
+    @property
+    def primary_shows(self) -> Lsn:
+        """A position such that every write answered with it or an earlier one can be read from the primary.
+
+        Just below where its log was seen: a write whose commit is in the log by
+        then becomes visible, and is answered, a moment later and possibly with
+        that very position.
+        """
+        return Lsn(max(0, self._seen - 1))
+
+    def replica_shows(self, index: int) -> Lsn:
+        """As far as the replica is known to have replayed; 0 when it is lost."""
+        return self._replayed[index] or Lsn(0)
 
     def saw_replica(self, index: int, lsn: Lsn) -> None:
         """The replica had replayed so far just now."""

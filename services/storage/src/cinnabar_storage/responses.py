@@ -168,6 +168,16 @@ def assignment(given: Assignment) -> records_pb2.AssignmentRecord:
     )
 
 
+def encoded_submissions(*encoded: bytes | None) -> list[records_pb2.SubmissionRecord]:
+    """Those that are there, from their encoding."""
+    return [records_pb2.SubmissionRecord.FromString(one) for one in encoded if one is not None]
+
+
+def encoded_assignments(*encoded: bytes | None) -> list[records_pb2.AssignmentRecord]:
+    """Those that are there, from their encoding."""
+    return [records_pb2.AssignmentRecord.FromString(one) for one in encoded if one is not None]
+
+
 def open_task(given: OpenTask) -> pb.OpenTask:
     """An open task for the queue."""
     return pb.OpenTask(

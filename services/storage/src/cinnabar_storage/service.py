@@ -10,6 +10,7 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc
 from cinnabar_storage import convert, responses
 from cinnabar_storage.assignments import Assignments
+from cinnabar_storage.cached_reads import CachedReads
 from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
@@ -96,6 +97,7 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         tasks: Tasks,
         assignments: Assignments,
         controls: QueueControls,
+        cached: CachedReads,
         *,
         shard_count: int,
     ) -> None:
@@ -103,21 +105,24 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         self._tasks = tasks
         self._assignments = assignments
         self._controls = controls
+        self._cached = cached
         self._shard_count = shard_count
 
     async def GetAssignments(
         self, request: pb.GetAssignmentsRequest, context: Context
     ) -> pb.GetAssignmentsResponse:
-        found = await self._assignments.get(
-            convert.assignment_keys(request), convert.positions(request.min_positions)
-        )
+        keys, positions = convert.assignment_keys(request), convert.positions(request.min_positions)
+        if len(keys) == 1 and not keys[0].revision_id:
+            one = await self._cached.assignment(keys[0], positions)
+            return pb.GetAssignmentsResponse(assignments=responses.encoded_assignments(one))
+        found = await self._assignments.get(keys, positions)
         return pb.GetAssignmentsResponse(assignments=map(responses.assignment, found))
 
     async def GetRevisions(
         self, request: pb.GetRevisionsRequest, context: Context
     ) -> pb.GetRevisionsResponse:
-        found = await self._assignments.revisions(convert.revision_keys(request))
-        return pb.GetRevisionsResponse(revisions=map(responses.assignment, found))
+        found = await self._cached.revisions(convert.revision_keys(request))
+        return pb.GetRevisionsResponse(revisions=responses.encoded_assignments(*found))
 
     async def ListAssignments(
         self, request: pb.ListAssignmentsRequest, context: Context
@@ -132,9 +137,12 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
     async def GetSubmissions(
         self, request: pb.GetSubmissionsRequest, context: Context
     ) -> pb.GetSubmissionsResponse:
-        found, left_out = await self._submissions.get(
-            convert.submission_keys(request.submissions), convert.positions(request.min_positions)
-        )
+        keys = convert.submission_keys(request.submissions)
+        positions = convert.positions(request.min_positions)
+        if len(keys) == 1:
+            one = await self._cached.submission(keys[0], positions)
+            return pb.GetSubmissionsResponse(submissions=responses.encoded_submissions(one))
+        found, left_out = await self._submissions.get(keys, positions)
         return pb.GetSubmissionsResponse(
             submissions=map(responses.submission, found), left_out=map(responses.submission_key, left_out)
         )

@@ -162,6 +162,28 @@ class Submissions:
         unreachable = sorted({*silent, *lost})
         return SubmissionPage(shown, bool(left_out) or len(page) > query.limit, unreachable)
 
+    async def get_one(
+        self, key: SubmissionKey, positions: Sequence[Position]
+    ) -> tuple[Submission, Position] | None:
+        """A submission, and which writes of its shard it shows. None when it does not exist.
+
+        Raises InvalidRequest, DependencyUnavailable, Overloaded.
+        """
+        index = self._shards.map.shard_of_id(key.submission_id)
+        if index is None:
+            return None
+        shard = self._shards[index]
+
+        async def work(copy: Copy) -> tuple[list[Submission], Lsn, bool]:
+            shows = copy.shows
+            return (await copy.submissions([key], max_bytes=MAX_PAGE_BYTES))[0], shows, copy.authoritative
+
+        minimum = MinPositions(positions, len(self._shards)).of(index)
+        found, shows, authoritative = await shard.read(work, min_lsn=minimum)
+        if not found and not authoritative:
+            found, shows, _ = await shard.read_primary(work)
+        return (found[0], Position(index, shows)) if found else None
+
 
 def _together(parts: Mapping[int, Bodies]) -> Bodies:
     found = list(chain.from_iterable(found for found, _ in parts.values()))

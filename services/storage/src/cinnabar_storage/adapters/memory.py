@@ -83,6 +83,10 @@ class MemoryShard(MemoryUploads):
         default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]
     )
 
+    @property
+    def shows(self) -> Lsn:
+        return Lsn(self._lsn)
+
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
         return await work(self)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from cinnabar_storage.records import (
     DeadLetterPage,
     DeadLetterQuery,
     Grade,
+    Lsn,
     Micros,
     OpenTask,
     OwnedTaskKey,
@@ -222,13 +223,18 @@ def _given(rows: list[Sequence[Any]], limit: int, large: int) -> list[Sequence[A
 class SqlCopy:
     """Implements ports.Copy on one server; ``authoritative`` when it is the primary."""
 
-    def __init__(self, server: Server, *, authoritative: bool) -> None:
+    def __init__(self, server: Server, *, authoritative: bool, shows: Callable[[], Lsn]) -> None:
         self._server = server
         self._authoritative = authoritative
+        self._shows = shows
 
     @property
     def authoritative(self) -> bool:
         return self._authoritative
+
+    @property
+    def shows(self) -> Lsn:
+        return self._shows()
 
     async def _fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
         return await self._server.run(lambda driver: driver.fetch(query, *args))

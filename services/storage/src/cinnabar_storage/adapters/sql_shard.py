@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from cinnabar_common.clock import SystemClock
@@ -61,8 +62,12 @@ class SqlShard(SqlUploads):
     ) -> None:
         self._name = f"shard-{index}"
         self._server = primary
-        self._primary = SqlCopy(primary, authoritative=True)
-        self._replicas = [SqlCopy(replica, authoritative=False) for replica in replicas]
+        rotation = watch.rotation
+        self._primary = SqlCopy(primary, authoritative=True, shows=lambda: rotation.primary_shows)
+        self._replicas = [
+            SqlCopy(replica, authoritative=False, shows=partial(rotation.replica_shows, number))
+            for number, replica in enumerate(replicas)
+        ]
         self._watch = watch
         self._counting = counting
         self._position_wait_seconds = position_wait_seconds
