@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cinnabar_scheduler.ports import Changed, OpenTasks, StoreUnavailable
+from cinnabar_common.errors import DependencyUnavailable
+from cinnabar_common.names import UploadName
+from cinnabar_scheduler.ports import (
+    ArtifactForm,
+    ArtifactState,
+    Changed,
+    CheckedArtifact,
+    FileFacts,
+    FileLink,
+    OpenTasks,
+    StoreUnavailable,
+)
 from cinnabar_scheduler.tasks import (
     Committed,
     DeadLetter,
@@ -118,3 +129,50 @@ class RecordingBus:
 
     async def publish_cancelled(self, tokens: Sequence[LeaseToken]) -> None:
         self.cancelled += tokens
+
+
+class MemoryFiles:
+    """Files in memory: ``links`` by (tenant, submission, upload); ``artifacts`` are there as announced.
+
+    ``away`` makes it refuse as storage does without a store of objects, ``unseen`` only the looks.
+    """
+
+    def __init__(self) -> None:
+        self.links: dict[tuple[str, str, str], str] = {}
+        self.artifacts: dict[str, tuple[str, str, FileFacts]] = {}
+        self.away = False
+        self.unseen = False
+
+    def _reach(self) -> None:
+        if self.away:
+            raise DependencyUnavailable("objects")
+
+    async def file_link(self, tenant: str, submission: str, upload: str) -> FileLink | None:
+        """See FileStore."""
+        self._reach()
+        url = self.links.get((tenant, submission, upload))
+        return FileLink(url, 1_000) if url is not None else None
+
+    async def prepare_artifact(
+        self, tenant: str, submission: str, item: str, facts: FileFacts
+    ) -> ArtifactForm:
+        """See FileStore."""
+        self._reach()
+        upload = f"artifact-{len(self.artifacts)}"
+        self.artifacts[upload] = (submission, item, facts)
+        return ArtifactForm(UploadName("net", "a1", upload), "memory:", (("key", upload),), 1_000)
+
+    async def check_artifacts(
+        self, tenant: str, submission: str, item: str, uploads: Sequence[str]
+    ) -> list[CheckedArtifact]:
+        """See FileStore."""
+        self._reach()
+        if self.unseen:
+            return [CheckedArtifact(ArtifactState.UNAVAILABLE, None) for _ in uploads]
+        found = [self.artifacts.get(upload) for upload in uploads]
+        return [
+            CheckedArtifact(ArtifactState.READY, one[2])
+            if one is not None and one[:2] == (submission, item)
+            else CheckedArtifact(ArtifactState.REFUSED, None)
+            for one in found
+        ]

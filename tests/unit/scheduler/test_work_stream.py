@@ -10,8 +10,9 @@ from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.service_times import ServiceTimes
+from cinnabar_scheduler.work_files import WorkFiles
 from cinnabar_scheduler.work_service import MAX_UNREAD, Terms, WorkService
-from tests.support.scheduler_doubles import MemoryStore, RecordingBus
+from tests.support.scheduler_doubles import MemoryFiles, MemoryStore, RecordingBus
 
 
 class Deaf:
@@ -38,7 +39,8 @@ async def test_a_worker_that_does_not_read_is_not_read_from() -> None:
     outcomes = Outcomes(queue, store, bus, bus.changed.append, bus.cancelled.extend)
     dispatcher = Dispatcher(queue, ItemSource(store), lambda leases: None)
     terms = Terms(lease_seconds=15, max_credits=10)
-    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes())
+    files = WorkFiles(queue, MemoryFiles(), dispatcher.sessions)
+    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes(), files)
     context = Deaf()
     handler = asyncio.ensure_future(service.Work(None, cast("Any", context)))
     await context.writing.wait()

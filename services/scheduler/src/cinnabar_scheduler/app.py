@@ -31,6 +31,7 @@ from cinnabar_scheduler.adapters.redis_clock import RedisClock
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
+from cinnabar_scheduler.adapters.storage_files import StorageFiles
 from cinnabar_scheduler.admission import Admissions
 from cinnabar_scheduler.admission_service import AdmissionService, admission_coalescer
 from cinnabar_scheduler.config import SchedulerConfig
@@ -53,6 +54,7 @@ from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.sweep import Sweep
 from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import LeaseToken
+from cinnabar_scheduler.work_files import WorkFiles
 from cinnabar_scheduler.work_service import Terms, WorkService
 
 
@@ -159,6 +161,11 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 silence_limit_seconds=config.silence_limit_seconds,
             ),
             times,
+            WorkFiles(
+                queue,
+                StorageFiles(storage, timeout_seconds=config.storage_timeout_seconds),
+                dispatcher.sessions,
+            ),
         )
 
         def register(server: grpc.aio.Server) -> None:

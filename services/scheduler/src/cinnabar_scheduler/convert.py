@@ -29,6 +29,8 @@ MAX_OUTCOMES = 1_000
 MAX_REASON = 500
 MAX_AHEAD_DAYS = 400
 MAX_AHEAD_MS = MAX_AHEAD_DAYS * 86_400_000
+MAX_ARTIFACTS = 20
+MAX_TITLE = 128
 MAX_GRADE_BYTES = 256 * 1024
 # Clients of other languages take messages of at most 4 MiB unless told otherwise.
 MESSAGE_BYTES = 2 * 1024 * 1024
@@ -234,10 +236,17 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
     for criterion in verdict.criteria:
         if not 0 <= criterion.score <= criterion.max_score < math.inf:
             return Failure("a criterion's score is not between 0 and its maximum")
+    artifacts: tuple[str, ...] = ()
+    if verdict.artifacts:
+        artifacts = tuple(artifact.upload for artifact in verdict.artifacts)
+        if len(artifacts) > MAX_ARTIFACTS or len(set(artifacts)) < len(artifacts):
+            return Failure(f"the grader's grade has more than {MAX_ARTIFACTS} artifacts, or one twice")
+        if any(len(artifact.title) > MAX_TITLE for artifact in verdict.artifacts):
+            return Failure(f"the title of an artifact is longer than {MAX_TITLE} characters")
     blob = verdict.SerializeToString()
     if len(blob) > MAX_GRADE_BYTES:
         return Failure(f"the grader's grade is larger than {MAX_GRADE_BYTES} bytes")
-    return Grade(verdict.score, blob)
+    return Grade(verdict.score, blob, artifacts)
 
 
 def failure(outcome: work_pb.Outcome) -> Failure:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
+from cinnabar_common.names import UploadName
 from cinnabar_scheduler.policy import Policy
 from cinnabar_scheduler.tasks import (
     Committed,
@@ -201,6 +203,69 @@ class Store(Protocol):
 
     async def controls(self) -> dict[QueueName, QueueState]:
         """What operators want of queues; those never spoken of are left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file is; ``sha256`` are 32 bytes."""
+
+    content_type: str
+    size_bytes: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileLink:
+    """A link to a file, good until ``expire_ms`` (unix time)."""
+
+    url: str
+    expire_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactForm:
+    """How to upload an artifact: a form to ``url``, with ``fields`` before the file, until ``expire_ms``."""
+
+    name: UploadName
+    url: str
+    fields: tuple[tuple[str, str], ...]
+    expire_ms: int
+
+
+class ArtifactState(Enum):
+    """Whether a grade may refer to an artifact."""
+
+    READY = "ready"
+    REFUSED = "refused"  # it is not there, not as announced, or not of this task
+    UNAVAILABLE = "unavailable"  # nobody can look now
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedArtifact:
+    """Whether a grade may refer to an artifact, and what it is when it may."""
+
+    state: ArtifactState
+    facts: FileFacts | None
+
+
+class FileStore(Protocol):
+    """Where files are kept. Every method raises DependencyUnavailable and the refusals of storage."""
+
+    async def file_link(self, tenant: str, submission: str, upload: str) -> FileLink | None:
+        """A link to a file of a submission, for readers beside us; None when it has no such file."""
+        ...
+
+    async def prepare_artifact(
+        self, tenant: str, submission: str, item: str, facts: FileFacts
+    ) -> ArtifactForm:
+        """Announces an artifact of a task."""
+        ...
+
+    async def check_artifacts(
+        self, tenant: str, submission: str, item: str, uploads: Sequence[str]
+    ) -> list[CheckedArtifact]:
+        """Whether a grade of the task may refer to these uploads, which may read what was uploaded."""
         ...
 
 

@@ -184,10 +184,11 @@ class KnownTasks:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A verdict to commit; ``blob`` is opaque here."""
+    """A verdict to commit; ``blob`` is opaque here, ``artifacts`` are names of uploads that it refers to."""
 
     score: float
     blob: bytes
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -24,6 +25,7 @@ from cinnabar_scheduler.ports import Queue, QueueUnavailable
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.session import HELLO_SECONDS, ProtocolViolation, WorkerSession
 from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName, Why
+from cinnabar_scheduler.work_files import WorkFiles
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ LONGEST_STEP_SECONDS = 1.0
 # A status cannot be sent while a message is: the last one gets so long to go out.
 LAST_WRITE_SECONDS = 1.0
 _UNREADABLE = Failure("the answer is not readable", Why.PERMANENT)
+FilesContext = grpc.aio.ServicerContext[Any, Any]
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
 
 
@@ -91,6 +94,7 @@ class WorkService(WorkServiceServicer):
         leaving: asyncio.Event,
         terms: Terms,
         times: ServiceTimes,
+        files: WorkFiles,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
@@ -98,12 +102,22 @@ class WorkService(WorkServiceServicer):
         self._leaving = leaving
         self._terms = terms
         self._times = times
+        self._files = files
+
+    async def GetFiles(self, request: pb.GetFilesRequest, context: FilesContext) -> pb.GetFilesResponse:
+        return await self._files.links(request)
+
+    async def CreateArtifact(
+        self, request: pb.CreateArtifactRequest, context: FilesContext
+    ) -> pb.CreateArtifactResponse:
+        return await self._files.prepare(request)
 
     async def Work(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self, request_iterator: object, context: Context
     ) -> None:
         stream = _WorkStream(
-            self._queue, self._dispatcher, self._outcomes, context, self._leaving, self._terms, self._times
+            *(self._queue, self._dispatcher, self._outcomes, context),
+            *(self._leaving, self._terms, self._times, self._files),
         )
         await stream.run(self._terms.session())
 
@@ -118,10 +132,12 @@ class _WorkStream:
         leaving: asyncio.Event,
         terms: Terms,
         times: ServiceTimes,
+        files: WorkFiles,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
+        self._files = files
         self._context = context
         self._leaving = leaving
         self._terms = terms
@@ -323,6 +339,9 @@ class _WorkStream:
     async def _settle(self, session: WorkerSession, report: _Report) -> None:
         try:
             receipts = report.receipts
+            if any(grade.artifacts for _, grade in report.graded):
+                report.graded, unusable = await self._files.checked(report.graded)
+                report.failed += unusable
             if report.graded:
                 fates = await self._outcomes.grade(session.worker, report.graded)
                 receipts += [

@@ -64,8 +64,11 @@ class Objects(Protocol):
     Overloaded("storage.objects"), and ends within a bound of time.
     """
 
-    def form(self, key: str, facts: FileFacts, *, seconds: int) -> Form:
-        """A form that puts exactly this file under this key, for so long. Asks nobody."""
+    def form(self, key: str, facts: FileFacts, *, seconds: int, internal: bool) -> Form:
+        """A form that puts exactly this file under this key, for so long. Asks nobody.
+
+        ``internal``: for senders beside this service rather than outside of it.
+        """
         ...
 
     def link(self, key: str, *, seconds: int, internal: bool) -> str:

@@ -103,7 +103,8 @@ class Uploads:
         stored, lsn = await self._shards[shard].create_upload(upload)
         if stored is None:
             raise ResourceNotFound(f"submissions/{submission_id}")
-        form = self._objects.form(key, facts, seconds=self._form_seconds)
+        internal = isinstance(place, ArtifactPlace)
+        form = self._objects.form(key, facts, seconds=self._form_seconds, internal=internal)
         return stored, form, Position(shard, lsn)
 
     async def verify(self, tenant: str, uses: Sequence[Use]) -> list[Verified]:

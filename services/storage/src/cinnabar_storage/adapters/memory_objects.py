@@ -26,7 +26,7 @@ class MemoryObjects:
         """Somebody sends the form of this key."""
         self.objects[key] = (content, content_type, Micros(int(self.clock.time() * 1_000_000)))
 
-    def form(self, key: str, facts: FileFacts, *, seconds: int) -> Form:
+    def form(self, key: str, facts: FileFacts, *, seconds: int, internal: bool) -> Form:
         return Form("memory:", (("key", key), ("Content-Type", facts.content_type)))
 
     def link(self, key: str, *, seconds: int, internal: bool) -> str:

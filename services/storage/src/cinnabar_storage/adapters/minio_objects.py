@@ -43,11 +43,12 @@ class MinioObjects:
         self._seconds = config.s3_seconds
         self._executor = executor
         self._room = config.s3_max_pending
+        self._endpoint = config.s3_endpoint
         self._public_endpoint = config.s3_public_endpoint or config.s3_endpoint
         self._client = _client(config, config.s3_endpoint)
         self._public = _client(config, self._public_endpoint)
 
-    def form(self, key: str, facts: FileFacts, *, seconds: int) -> Form:
+    def form(self, key: str, facts: FileFacts, *, seconds: int, internal: bool) -> Form:
         checksum = base64.b64encode(facts.sha256).decode()
         pinned = {
             "key": key,
@@ -61,8 +62,9 @@ class MinioObjects:
         for name, value in pinned.items():
             policy.add_equals_condition(name, value)
         policy.add_content_length_range_condition(facts.size_bytes, facts.size_bytes)
-        signed = self._public.presigned_post_policy(policy)
-        return Form(f"{self._public_endpoint.rstrip('/')}/{self._bucket}", (*pinned.items(), *signed.items()))
+        signed = self._client.presigned_post_policy(policy)
+        endpoint = self._endpoint if internal else self._public_endpoint
+        return Form(f"{endpoint.rstrip('/')}/{self._bucket}", (*pinned.items(), *signed.items()))
 
     def link(self, key: str, *, seconds: int, internal: bool) -> str:
         client = self._client if internal else self._public

@@ -193,7 +193,7 @@ class CreateUploadResponse(_message.Message):
     assignment: _builtins.str
     """Id of the assignment."""
     url: _builtins.str
-    """Where to send the form to."""
+    """Where to send the form to; for an artifact, from beside storage."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateUploadResponse.Field]:
         """Fields of the form, in order, before the file, which is named "file"."""
