@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 
 from cinnabar.storage.v1 import (
+    review_service_pb2,
+    review_service_pb2_grpc,
     revision_service_pb2,
     revision_service_pb2_grpc,
     storage_service_pb2,
@@ -29,6 +31,8 @@ from cinnabar_storage.cached_reads import CachedReads
 from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
+from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
+from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
 from cinnabar_storage.service import StorageReader, StorageWriter
 from cinnabar_storage.sharding import Shards, gather
@@ -97,6 +101,13 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             revision_service_pb2_grpc.add_RevisionReaderServiceServicer_to_server(
                 RevisionReader(assignments), server
             )
+            reviews = Reviews(shards)
+            review_service_pb2_grpc.add_StorageReviewWriterServiceServicer_to_server(
+                StorageReviewWriter(reviews), server
+            )
+            review_service_pb2_grpc.add_StorageReviewReaderServiceServicer_to_server(
+                StorageReviewReader(reviews), server
+            )
 
         if config.metrics_listen:
 
@@ -110,7 +121,12 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 register=register,
                 services=[
                     service.full_name
-                    for module in (storage_service_pb2, revision_service_pb2, upload_service_pb2)
+                    for module in (
+                        storage_service_pb2,
+                        review_service_pb2,
+                        revision_service_pb2,
+                        upload_service_pb2,
+                    )
                     for service in module.DESCRIPTOR.services_by_name.values()
                 ],
                 health=HealthBoard(

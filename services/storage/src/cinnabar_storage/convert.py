@@ -7,7 +7,7 @@ to blame only when it fails: these loops run for every submission there is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +17,8 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
+from cinnabar_storage.checks import limit_of as _limit
+from cinnabar_storage.checks import require as _require
 from cinnabar_storage.records import (
     AssignmentKey,
     AssignmentQuery,
@@ -66,17 +68,6 @@ _REQUIRED_OF_OUTCOME = ("tenant", "submission_id", "item_id", "generation", "fen
 def _at_most(field: str, count: int, limit: int) -> None:
     if count > limit:
         raise InvalidRequest([FieldViolation(field, f"must not have more than {limit} elements")])
-
-
-def _require(message: object, fields: Iterable[str], path: str = "") -> None:
-    if missing := [name for name in fields if not getattr(message, name)]:
-        raise InvalidRequest([FieldViolation(path + name, "is required") for name in missing])
-
-
-def _limit(limit: int, most: int) -> int:
-    if not 1 <= limit <= most:
-        raise InvalidRequest([FieldViolation("limit", f"must be 1 to {most}")])
-    return limit
 
 
 def new_submissions(request: pb.CreateSubmissionsRequest) -> list[NewSubmission]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from cinnabar_storage.audit import AuditEvent, AuditQuery, SealLink, SealPage
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -35,6 +36,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
+from cinnabar_storage.review_records import GradingQuery, Gradings, Overridden, Override
 from cinnabar_storage.upload_ports import UploadRows
 
 T = TypeVar("T")
@@ -116,6 +118,14 @@ class Copy(Protocol):
 
     async def queue_controls(self) -> list[QueueControl]:
         """All, ascending by queue."""
+        ...
+
+    async def gradings(self, query: GradingQuery) -> Gradings:
+        """Grades by (item, generation), at most MAX_PAGE_BYTES of them but at least one."""
+        ...
+
+    async def audit_events(self, query: AuditQuery) -> list[AuditEvent]:
+        """What this shard did to a submission, by time and number."""
         ...
 
 
@@ -201,6 +211,23 @@ class Shard(UploadRows, Protocol):
         revision id is taken. A repeat of the call that made the current
         revision is answered like the first.
         """
+        ...
+
+    async def override_grade(self, override: Override) -> tuple[Overridden, Lsn]:
+        """Gives an item a grade by hand.
+
+        It closes the task of the item, whatever its state, in its generation;
+        without one it opens the next generation. The etag, if there is one, is
+        compared with what the submission is at that very moment. When the grade
+        that counts is the same already, by the same actor and for the same
+        reason, and the item does not wait for another one, nothing changes,
+        whatever the etag: the call may have been repeated. Raises
+        ResourceNotFound (submission or item), EtagMismatch.
+        """
+        ...
+
+    async def check_seals(self, after: SealLink) -> SealPage:
+        """Computes the next seals again, a bounded number; each call sees the state of its own moment."""
         ...
 
     async def check(self) -> None:

@@ -144,8 +144,20 @@ class Task(NamedTuple):
     update_time: Micros
 
 
+class GradeKind(IntEnum):
+    """How a grade came to be; numbers as in the proto. A shadow does not count."""
+
+    GRADED = 1
+    OVERRIDDEN = 2
+    SHADOW = 3
+    PROMOTED = 4
+
+
 class Grade(NamedTuple):
-    """A committed grade."""
+    """A committed grade. ``revision_id`` is empty for that of the submission.
+
+    ``actor``, ``reason`` and ``regrade_id`` are read with the history only.
+    """
 
     submission_id: str
     item_id: str
@@ -153,6 +165,11 @@ class Grade(NamedTuple):
     score: float
     grade: bytes
     create_time: Micros
+    kind: int = GradeKind.GRADED
+    revision_id: str = ""
+    regrade_id: str = ""
+    actor: str = ""
+    reason: str = ""
 
 
 class SubmissionRow(NamedTuple):
@@ -173,7 +190,7 @@ class SubmissionRow(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """A submission, its tasks without a grade, and the newest grade of each item."""
+    """A submission, its tasks without a grade, and the grade that counts of each item. Without shadows."""
 
     row: SubmissionRow
     tasks: list[Task]

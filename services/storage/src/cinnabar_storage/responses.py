@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.type.v1 import position_pb2
+from cinnabar_storage.etags import etag_of
 from cinnabar_storage.records import (
     Assignment,
     CommitResult,
@@ -16,6 +17,7 @@ from cinnabar_storage.records import (
     CreateStatus,
     DeadLetter,
     Grade,
+    GradeKind,
     Micros,
     OpenTask,
     Position,
@@ -42,6 +44,8 @@ _REDRIVEN: dict[RedriveResult, _Redriven.ValueType] = {
 }
 _State = records_pb2.TaskRecord.State
 _STATES: dict[int, _State.ValueType] = {int(state): _State.Value(state.name) for state in TaskState}
+_Kind = records_pb2.GradeRecord.Kind
+_KINDS: dict[int, _Kind.ValueType] = {int(kind): _Kind.Value(kind.name) for kind in GradeKind}
 
 
 def timestamp(time: Micros) -> Timestamp:
@@ -131,6 +135,11 @@ def grade(given: Grade) -> records_pb2.GradeRecord:
         score=given.score,
         grade=given.grade,
         create_time=timestamp(given.create_time),
+        kind=_KINDS[given.kind],
+        actor=given.actor,
+        reason=given.reason,
+        revision_id=given.revision_id,
+        regrade_id=given.regrade_id,
     )
 
 
@@ -152,6 +161,7 @@ def submission(given: Submission) -> records_pb2.SubmissionRecord:
         grades=map(grade, given.grades),
         grade_after=_timestamp_if(row.grade_after),
         grade_by=_timestamp_if(row.grade_by),
+        etag=etag_of(given),
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
-from cinnabar_storage.adapters.memory_uploads import MemoryUploads
+from cinnabar_storage.adapters.memory_reviews import MemoryReviews
+from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -50,38 +50,11 @@ from cinnabar_storage.records import (
 T = TypeVar("T")
 
 
-class _Fenced(NamedTuple):
-    """A task that has no grade, with the fence of its last write, and whether its deadline was lifted."""
-
-    task: Task
-    fence: int
-    deadline_lifted: bool = False
-
-
 @dataclass(slots=True)
-class _Course:
-    """One assignment: when it was created, and which revision is current."""
-
-    create_time: Micros
-    revision_id: str
-
-
-@dataclass(slots=True)
-class MemoryShard(MemoryUploads):
+class MemoryShard(MemoryReviews):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
-    clock: Clock = field(default_factory=SystemClock)
     authoritative: bool = True
-    _requests: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
-    _tasks: dict[TaskKey, _Fenced] = field(default_factory=dict[TaskKey, _Fenced])
-    _grades: dict[tuple[str, str, int], Grade] = field(default_factory=dict[tuple[str, str, int], Grade])
-    _assignments: dict[tuple[str, str, str], _Course] = field(
-        default_factory=dict[tuple[str, str, str], _Course]
-    )
-    _controls: dict[str, QueueControl] = field(default_factory=dict[str, QueueControl])
-    _revisions: dict[RevisionKey, tuple[NewRevision, Micros]] = field(
-        default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]
-    )
 
     @property
     def shows(self) -> Lsn:
@@ -95,9 +68,6 @@ class MemoryShard(MemoryUploads):
 
     async def check(self) -> None:
         return
-
-    def _now(self) -> Micros:
-        return Micros(int(self.clock.time() * 1_000_000))
 
     async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
         results = [None if row.existing_only else self._create(row) for row in rows]
@@ -127,7 +97,7 @@ class MemoryShard(MemoryUploads):
             now = self._now()
             for item_id, queue in row.tasks:
                 task = Task(row.submission_id, item_id, queue, 1, TaskState.OPEN, "", 0, now)
-                self._tasks[TaskKey(row.submission_id, item_id)] = _Fenced(task, 0)
+                self._tasks[TaskKey(row.submission_id, item_id)] = Fenced(task, 0)
             return Created(CreateStatus.CREATED, row.submission_id)
         status = CreateStatus.DUPLICATE if same else CreateStatus.CONFLICT
         return Created(status, holder.submission_id)
@@ -153,7 +123,16 @@ class MemoryShard(MemoryUploads):
             case Graded():
                 del self._tasks[key]
                 self._grades[*key, outcome.generation] = Grade(
-                    *key, outcome.generation, outcome.score, outcome.grade, self._now()
+                    key.submission_id,
+                    key.item_id,
+                    outcome.generation,
+                    outcome.score,
+                    outcome.grade,
+                    self._now(),
+                    actor=outcome.worker,
+                )
+                self._audited(
+                    outcome.tenant, outcome.worker, "grade", fenced.task, detail=outcome.lease_token
                 )
             case GivenUp():
                 task = fenced.task._replace(
@@ -163,11 +142,8 @@ class MemoryShard(MemoryUploads):
                     update_time=self._now(),
                 )
                 self._tasks[key] = fenced._replace(task=task, fence=outcome.fence)
+                self._audited(outcome.tenant, outcome.worker, "dead-letter", task, detail=outcome.reason)
         return CommitResult.COMMITTED
-
-    def _owner(self, submission_id: str) -> str | None:
-        row = self._submissions.get(submission_id)
-        return None if row is None else row.tenant
 
     def _move(self, key: TaskKey, state: TaskState) -> Task:
         fenced = self._tasks[key]
@@ -184,14 +160,17 @@ class MemoryShard(MemoryUploads):
             for key, fenced in self._tasks.items()
             if key.submission_id in wanted and fenced.task.state == TaskState.OPEN
         ]
-        return [self._move(key, TaskState.CANCELLED) for key in open_keys], self._written()
+        cancelled = [self._move(key, TaskState.CANCELLED) for key in open_keys]
+        for task in cancelled:
+            self._audited(self._submissions[task.submission_id].tenant, actor, "cancel", task)
+        return cancelled, self._written()
 
     async def redrive_tasks(
         self, tenant: str, keys: Sequence[TaskKey], actor: str
     ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
-        return [self._redrive(tenant, key) for key in keys], self._written()
+        return [self._redrive(tenant, key, actor) for key in keys], self._written()
 
-    def _redrive(self, tenant: str, key: TaskKey) -> tuple[RedriveResult, OpenTask | None]:
+    def _redrive(self, tenant: str, key: TaskKey, actor: str) -> tuple[RedriveResult, OpenTask | None]:
         row = self._submissions.get(key.submission_id)
         if row is None or row.tenant != tenant:
             return RedriveResult.NOT_FOUND, None
@@ -203,6 +182,7 @@ class MemoryShard(MemoryUploads):
                 return RedriveResult.NOT_DEAD_CANCELLED, None
             case TaskState.DEAD_LETTERED:
                 task = self._move(key, TaskState.OPEN)
+                self._audited(tenant, actor, "redrive", task)
                 if row.grade_by is not None and row.grade_by <= self._now():
                     self._tasks[key] = self._tasks[key]._replace(deadline_lifted=True)
                 return RedriveResult.REDRIVEN, self._open_task(task)
@@ -242,7 +222,7 @@ class MemoryShard(MemoryUploads):
         course = self._assignments.get(revision[:3])
         if course is None:
             create_time = self._add_revision(revision)
-            self._assignments[revision[:3]] = _Course(create_time, revision.revision_id)
+            self._assignments[revision[:3]] = Course(create_time, revision.revision_id)
         elif not self._repeats(course, revision):
             raise ResourceExists(_name(revision))
         return self._assignment(_key_of(revision)), self._written()
@@ -261,7 +241,7 @@ class MemoryShard(MemoryUploads):
             course.revision_id = revision.revision_id
         return self._assignment(_key_of(revision)), self._written()
 
-    def _repeats(self, course: _Course, revision: NewRevision) -> bool:
+    def _repeats(self, course: Course, revision: NewRevision) -> bool:
         current = self._revisions[RevisionKey(revision.tenant, course.revision_id)]
         return current[0] == revision
 
@@ -289,20 +269,14 @@ class MemoryShard(MemoryUploads):
         return len(self._submissions[submission_id].answers) + sum(grades)
 
     def _submission(self, row: NewSubmission) -> Submission:
-        newest: dict[str, Grade] = {}
-        for grade in self._grades.values():
-            if grade.submission_id == row.submission_id:
-                known = newest.get(grade.item_id)
-                newest[grade.item_id] = (
-                    grade if known is None or known.generation < grade.generation else known
-                )
         tasks = [fenced.task for key, fenced in self._tasks.items() if key.submission_id == row.submission_id]
         stored = SubmissionRow(
             *(row.submission_id, row.tenant, row.course, row.assignment, row.revision_id),
             *(row.author, row.priority, row.answers, row.max_score, row.create_time),
             *(row.grade_after, row.grade_by),
         )
-        return Submission(stored, tasks, list(newest.values()))
+        counting = self._counting(row.submission_id)
+        return Submission(stored, tasks, list(counting.values()))
 
     async def submission_ids(self, query: SubmissionQuery) -> list[str]:
         ids = [

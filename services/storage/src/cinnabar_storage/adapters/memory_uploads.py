@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cinnabar_storage.adapters.memory_tables import MemoryTables
 from cinnabar_storage.records import Lsn, Micros, NewSubmission
 from cinnabar_storage.upload_records import Upload, UploadKind, UploadState
 
 
 @dataclass(slots=True)
-class MemoryUploads:
+class MemoryUploads(MemoryTables):
     """Implements upload_ports.UploadRows, as a part of a shard: hence its submissions and its log."""
 
-    _lsn: int = 0
-    _submissions: dict[str, NewSubmission] = field(default_factory=dict[str, NewSubmission])
     _rows: dict[str, Upload] = field(default_factory=dict[str, Upload])
-
-    def _written(self) -> Lsn:
-        self._lsn += 1
-        return Lsn(self._lsn)
 
     async def create_upload(self, upload: Upload) -> tuple[Upload | None, Lsn]:
         if upload.kind == UploadKind.ARTIFACT:

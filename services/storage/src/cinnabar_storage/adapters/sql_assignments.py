@@ -7,8 +7,8 @@ from typing import Any
 
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
-from cinnabar_storage.adapters.sql_reads import micros
 from cinnabar_storage.adapters.sql_server import Driver, Server, UniqueViolation, flushed
+from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.records import Assignment, Lsn, NewRevision
 
 _CREATE_ASSIGNMENT = """

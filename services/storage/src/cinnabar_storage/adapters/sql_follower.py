@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from cinnabar_storage.adapters.sql_reads import micros
 from cinnabar_storage.adapters.sql_server import Driver, Server
+from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.audit import AuditPosition, AuditRow
 from cinnabar_storage.followers import REST_FACTOR, Stepped
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cinnabar_storage.adapters import sql_reviews
 from cinnabar_storage.adapters.sql_server import Driver, Server
+from cinnabar_storage.adapters.sql_times import micros, micros_if
+from cinnabar_storage.audit import AuditEvent, AuditQuery
 from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     Assignment,
@@ -18,7 +20,6 @@ from cinnabar_storage.records import (
     DeadLetterQuery,
     Grade,
     Lsn,
-    Micros,
     OpenTask,
     OwnedTaskKey,
     QueueControl,
@@ -32,9 +33,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from cinnabar_storage.review_records import GradingQuery, Gradings
 
 # Without answers where there is no room. Sizes are known without reading what is large.
 _SUBMISSIONS = """
@@ -60,7 +59,8 @@ JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant AND NO
 """
 _GRADES = """
 SELECT DISTINCT ON (g.submission_id, g.item_id)
-       g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time
+       g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time,
+       g.kind, coalesce(g.revision_id, ''), coalesce(g.regrade_id, '')
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
 JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant AND g.kind <> 3
 ORDER BY g.submission_id, g.item_id, g.generation DESC
@@ -202,15 +202,6 @@ FROM (
 """
 
 
-def micros(time: datetime) -> Micros:
-    """Whole microseconds since the epoch."""
-    return Micros((time - _EPOCH) // _MICROSECOND)
-
-
-def _micros_if(time: datetime | None) -> Micros | None:
-    return None if time is None else micros(time)
-
-
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
     return zip(*rows, strict=True)
 
@@ -268,7 +259,7 @@ class SqlCopy:
         for row in grades:
             generations[row[0], row[1]] = row[2]
             if row[0] in found:
-                found[row[0]].grades.append(Grade._make((*row[:5], micros(row[5]))))
+                found[row[0]].grades.append(Grade._make((*row[:5], micros(row[5]), *row[6:], "", "")))
         for row in tasks:
             if row[0] in found and generations.get((row[0], row[1]), 0) < row[3]:
                 found[row[0]].tasks.append(_task(row))
@@ -321,6 +312,12 @@ class SqlCopy:
         arrays = tuple(_columns(keys))
         return await self._server.run(lambda driver: driver.fetchval(_OPEN_GENERATIONS, *arrays))
 
+    async def gradings(self, query: GradingQuery) -> Gradings:
+        return await sql_reviews.gradings(self._server, query)
+
+    async def audit_events(self, query: AuditQuery) -> list[AuditEvent]:
+        return await sql_reviews.audit_events(self._server, query)
+
     async def queue_controls(self) -> list[QueueControl]:
         return [QueueControl._make(row) for row in await self._fetch(_QUEUE_CONTROLS)]
 
@@ -332,7 +329,7 @@ async def count_tasks(server: Server) -> TaskCounts:
 
 
 def _submission_row(row: Sequence[Any]) -> SubmissionRow:
-    return SubmissionRow._make((*row[:9], micros(row[9]), _micros_if(row[10]), _micros_if(row[11])))
+    return SubmissionRow._make((*row[:9], micros(row[9]), micros_if(row[10]), micros_if(row[11])))
 
 
 def _task(row: Sequence[Any]) -> Task:
@@ -346,7 +343,7 @@ def tasks_of(rows: Iterable[Sequence[Any]]) -> list[Task]:
 
 def open_task(row: Sequence[Any]) -> OpenTask:
     """A row that begins with the columns of OpenTask, in its order."""
-    return OpenTask._make((*row[:8], micros(row[8]), _micros_if(row[9]), _micros_if(row[10])))
+    return OpenTask._make((*row[:8], micros(row[8]), micros_if(row[9]), micros_if(row[10])))
 
 
 def _assignments(rows: Iterable[Sequence[Any]]) -> list[Assignment]:

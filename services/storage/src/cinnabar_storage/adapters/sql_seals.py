@@ -8,14 +8,17 @@ service does not stand still meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cinnabar_storage.adapters.sql_follower import SETTLED
-from cinnabar_storage.adapters.sql_server import Driver
-from cinnabar_storage.audit import AuditPosition
+from cinnabar_storage.adapters.sql_server import Driver, Server
+from cinnabar_storage.audit import ORIGIN, AuditPosition, CheckedSeal, SealLink, SealPage
 
 FOLLOWER = "seals"
 EVENTS_PER_SEAL = 1000
 """At most so many: what is read at once to verify a seal."""
+_MOST_EVENTS = 100_000  # of a seal that some other release made
+_SEALS_PER_CHECK = 20
 
 
 def _fields(*texts: str) -> str:
@@ -85,6 +88,69 @@ WITH redacted AS (
 )
 SELECT count(*) FROM redacted
 """
+
+
+# The events of a seal are those after the ones of the seal before, or its own
+# first if that one is not there. No more are read than the seal says, plus one to
+# see that there are too many.
+_CHECK = f"""
+SELECT page.seal, page.last_xid, page.last_audit_id, page.hash, page.previous_hash, page.events,
+       page.rows_hash, {SEAL_HASH}, found.events, found.rows_hash, found.redacted, found.unproven
+FROM (
+    SELECT s.*,
+           CASE WHEN s.seal = lag(s.seal, 1, $1::bigint) OVER given + 1
+                THEN lag(s.last_xid, 1, $2::bigint) OVER given ELSE s.first_xid END AS after_xid,
+           CASE WHEN s.seal = lag(s.seal, 1, $1::bigint) OVER given + 1
+                THEN lag(s.last_audit_id, 1, $3::bigint) OVER given ELSE s.first_audit_id - 1
+                END AS after_audit_id
+    FROM audit_seals s WHERE s.seal > $1
+    WINDOW given AS (ORDER BY s.seal)
+    ORDER BY s.seal LIMIT $4
+) AS page
+CROSS JOIN LATERAL (
+    SELECT count(*) AS events, {ROWS_HASH} AS rows_hash,
+           count(redacted_digest) AS redacted,
+           count(redacted_digest) FILTER (WHERE NOT proven OR actor <> '' OR detail <> '' OR salt IS NOT NULL)
+               AS unproven
+    FROM (
+        SELECT a.*, redacted_digest IS NOT NULL AND EXISTS (
+                   SELECT FROM audit AS proof
+                   WHERE proof.submission_id = '' AND proof.tenant = a.tenant AND proof.action = 'erase'
+                       AND proof.detail = a.erasure_id
+               ) AS proven
+        FROM audit a
+        WHERE (a.xid, a.audit_id) > (page.after_xid, page.after_audit_id)
+            AND (a.xid, a.audit_id) <= (page.last_xid, page.last_audit_id)
+        ORDER BY a.xid, a.audit_id LIMIT least(page.events, {_MOST_EVENTS})::bigint + 1
+    ) AS a
+) AS found
+ORDER BY page.seal
+"""
+_REST = """
+SELECT (SELECT count(*) FROM audit WHERE (xid, audit_id) > ($1, $2)), f.xid, f.audit_id
+FROM (SELECT $3::text AS name) AS wanted LEFT JOIN audit_followers f ON f.name = wanted.name
+"""
+
+
+async def check_seals(server: Server, after: SealLink) -> SealPage:
+    """See ports.Shard. Each call has a snapshot of its own, so that none is held for long."""
+
+    async def work(driver: Driver) -> SealPage:
+        rows = await driver.fetch(_CHECK, after.seal, *after.last, _SEALS_PER_CHECK + 1)
+        more = len(rows) > _SEALS_PER_CHECK
+        seals = [_checked(row) for row in rows[:_SEALS_PER_CHECK]]
+        if more:
+            return SealPage(seals, more=True, unsealed=0, followed=ORIGIN)
+        end = seals[-1].link if seals else after
+        [rest] = await driver.fetch(_REST, *end.last, FOLLOWER)
+        followed = AuditPosition(rest[1], rest[2]) if rest[1] is not None else ORIGIN
+        return SealPage(seals, more=False, unsealed=rest[0], followed=followed)
+
+    return await server.run(work)
+
+
+def _checked(row: Sequence[Any]) -> CheckedSeal:
+    return CheckedSeal(SealLink(row[0], AuditPosition(row[1], row[2]), row[3]), *row[4:])
 
 
 async def seal(driver: Driver, after: AuditPosition, limit: int) -> tuple[AuditPosition, int]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinnabar_storage.adapters import sql_writes
-from cinnabar_storage.adapters.sql_reads import micros
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
+from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.adapters.sql_writes import creation
 from cinnabar_storage.records import Created, CreateStatus, Lsn, Micros, NewSubmission
 from cinnabar_storage.upload_records import Upload, UploadKind

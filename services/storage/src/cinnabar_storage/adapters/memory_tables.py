@@ -1,0 +1,74 @@
+"""What a shard in memory keeps, and what all of its parts do with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cinnabar_common.clock import Clock, SystemClock
+from cinnabar_storage.audit import AuditRow
+from cinnabar_storage.records import (
+    Grade,
+    Lsn,
+    Micros,
+    NewRevision,
+    NewSubmission,
+    QueueControl,
+    RevisionKey,
+    Task,
+    TaskKey,
+)
+
+
+class Fenced(NamedTuple):
+    """A task that has no grade, with the fence of its last write, and whether its deadline was lifted."""
+
+    task: Task
+    fence: int
+    deadline_lifted: bool = False
+
+
+@dataclass(slots=True)
+class Course:
+    """One assignment: when it was created, and which revision is current."""
+
+    create_time: Micros
+    revision_id: str
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """The tables of a shard."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    _lsn: int = 0
+    _submissions: dict[str, NewSubmission] = field(default_factory=dict[str, NewSubmission])
+    _requests: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
+    _tasks: dict[TaskKey, Fenced] = field(default_factory=dict[TaskKey, Fenced])
+    _grades: dict[tuple[str, str, int], Grade] = field(default_factory=dict[tuple[str, str, int], Grade])
+    _assignments: dict[tuple[str, str, str], Course] = field(
+        default_factory=dict[tuple[str, str, str], Course]
+    )
+    _controls: dict[str, QueueControl] = field(default_factory=dict[str, QueueControl])
+    _revisions: dict[RevisionKey, tuple[NewRevision, Micros]] = field(
+        default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]
+    )
+
+    _audit: list[AuditRow] = field(default_factory=list[AuditRow])
+
+    def _now(self) -> Micros:
+        return Micros(int(self.clock.time() * 1_000_000))
+
+    def _written(self) -> Lsn:
+        self._lsn += 1
+        return Lsn(self._lsn)
+
+    def _owner(self, submission_id: str) -> str | None:
+        row = self._submissions.get(submission_id)
+        return None if row is None else row.tenant
+
+    def _audited(self, tenant: str, actor: str, action: str, task: Task, *, detail: str = "") -> None:
+        """A row of the audit; each is a transaction of its own."""
+        number = len(self._audit) + 1
+        row = (task.submission_id, task.item_id, task.generation, detail)
+        self._audit.append(AuditRow(number, number, self._now(), tenant, actor, action, *row))
