@@ -38,7 +38,11 @@ def memory_cache(clock: ManualClock) -> MemoryCache:
 
 
 def cache_of(
-    shared: SharedCache | None, clock: ManualClock, *, max_entries: int = 1000, max_shared_bytes: int = 1000
+    shared: SharedCache | None,
+    clock: ManualClock,
+    *,
+    max_entries: int = 1000,
+    max_shared_bytes: int = 100_000,
 ) -> Cache:
     """A process's cache with the ages of this module."""
     return Cache(
@@ -46,7 +50,12 @@ def cache_of(
         changing=Lru(max_entries=max_entries, max_bytes=1_000_000),
         lasting=Lru(max_entries=max_entries, max_bytes=1_000_000),
         floors=Floors(seconds=REMEMBER, max_keys=1000, clock=clock),
-        limits=Limits(max_age_seconds=MAX_AGE, lasting_seconds=LASTING, max_shared_bytes=max_shared_bytes),
+        limits=Limits(
+            max_age_seconds=MAX_AGE,
+            lasting_seconds=LASTING,
+            max_shared_value_bytes=1000,
+            max_shared_bytes=max_shared_bytes,
+        ),
         clock=clock,
     )
 

@@ -329,3 +329,24 @@ async def test_many_reads_of_a_revision_at_once_are_one(cache: Cache) -> None:
     )
     assert all(answer == {"a": b"1", "b": b"2"} for answer in answers)
     assert sorted(asked) == ["a", "b"]
+
+
+async def test_a_process_shares_no_more_than_its_budget(shared: MemoryCache, clock: ManualClock) -> None:
+    keys = [cache_key(f"k{number}") for number in range(6)]
+
+    async def shared_of(wanted: Sequence[CacheKey]) -> int:
+        for key in wanted:
+            await cache.get("thing", key, ANY, Source(value=b"x" * 30).load)
+        await settled()
+        return sum([isinstance(await shared.get(key), Hit) for key in wanted])
+
+    async with cache_of(shared, clock, max_shared_bytes=100).running() as cache:
+        assert await shared_of(keys[:4]) == 3
+        assert await shared_of(keys[4:5]) == 0
+        there = {f"r{number}": b"x" * 30 for number in range(6)}
+        await read_lasting(cache, list(there), there, [])
+        await settled()
+        lasting = await shared.get_lasting([cache_key(key) for key in there])
+        assert len(lasting) == 3, "what never changes has a budget of its own"
+        clock.advance(1.0)
+        assert await shared_of(keys[5:]) == 1

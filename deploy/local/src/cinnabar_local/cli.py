@@ -123,7 +123,13 @@ def _print_addresses(addresses: Addresses, folder: DataFolder, *, seconds: float
             ("Envoy admin", f"http://{addresses.envoy_admin}"),
             ("gateways", " ".join(addresses.gateways)),
             ("schedulers", " ".join(addresses.schedulers)),
-            ("metrics", " ".join(f"http://{address}/metrics" for address in addresses.metrics)),
+            (
+                "metrics",
+                " ".join(
+                    f"http://{address}/metrics"
+                    for address in (*addresses.metrics, *addresses.storage_metrics)
+                ),
+            ),
             ("storages", " ".join(addresses.storages)),
             ("graders", " ".join(addresses.graders)),
             *rows,

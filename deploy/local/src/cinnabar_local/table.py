@@ -73,6 +73,8 @@ class Addresses:
     s3_secret_key: str
     metrics: tuple[str, ...] = ()
     """Of each scheduler, for Prometheus."""
+    storage_metrics: tuple[str, ...] = ()
+    """Of each storage."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Addresses":
@@ -99,10 +101,15 @@ class ServiceEnvironment:
     token_key: str = field(repr=False)
 
     def of(self, service: str, listen: str, metrics_listen: str = "") -> dict[str, str]:
-        """The environment of one replica of ``service``; schedulers have an address for metrics."""
+        """The environment of one replica of ``service``; some have an address for metrics."""
         match service:
             case "storage":
-                return {"STORAGE_LISTEN": listen, "STORAGE_SHARDS": self.shards}
+                return {
+                    "STORAGE_LISTEN": listen,
+                    "STORAGE_SHARDS": self.shards,
+                    "STORAGE_REDIS_URL": self.redis_url,
+                    "STORAGE_METRICS_LISTEN": metrics_listen,
+                }
             case "scheduler":
                 return {
                     "SCHEDULER_LISTEN": listen,
@@ -174,9 +181,10 @@ def build_table(
             ("grader", config.graders),
         )
     }
-    metrics = tuple(
-        f"{HOST}:{ports.of(f'{name}-metrics')}" for name in _names("scheduler", config.schedulers)
-    )
+    metrics = {
+        service: tuple(f"{HOST}:{ports.of(f'{name}-metrics')}" for name in _names(service, count))
+        for service, count in (("storage", config.storages), ("scheduler", config.schedulers))
+    }
     envoy = Envoy(
         name="envoy",
         folder=folder / "envoy",
@@ -214,7 +222,8 @@ def build_table(
         s3_endpoint=objects.endpoint,
         s3_access_key=credentials.s3_access_key,
         s3_secret_key=credentials.s3_secret_key,
-        metrics=metrics,
+        metrics=metrics["scheduler"],
+        storage_metrics=metrics["storage"],
     )
     return Table(rows=tuple(rows), addresses=addresses)
 
@@ -228,7 +237,7 @@ def _service_rows(
     shards: tuple[PostgresShard, ...],
     valkey: Valkey,
     listen: Mapping[str, tuple[str, ...]],
-    metrics: tuple[str, ...],
+    metrics: Mapping[str, tuple[str, ...]],
     policy_file: Path,
     token_key: str,
 ) -> list[ProcessSpec]:
@@ -284,7 +293,7 @@ def _service_rows(
                     name=name,
                     command=(sys.executable, *config.launchers.get(name, ()), *service_command(service)),
                     env=environment(name).of(
-                        service, address, metrics[number] if service == "scheduler" else ""
+                        service, address, metrics[service][number] if service in metrics else ""
                     )
                     | dict(extra)
                     | dict(config.env.get(name, {})),

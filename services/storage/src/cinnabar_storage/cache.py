@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import DependencyUnavailable
+from cinnabar_storage.budget import Budget
 from cinnabar_storage.floors import Floors
 from cinnabar_storage.invalidation import CacheKey
 from cinnabar_storage.lru import Entry, Lru
@@ -56,8 +57,10 @@ class Limits:
     """Of what may change."""
     lasting_seconds: float
     """Of what never changes: only so that what nobody asks for leaves."""
-    max_shared_bytes: int
+    max_shared_value_bytes: int
     """Of one value in the shared cache."""
+    max_shared_bytes: int
+    """That this process puts there within each of the ages: what is there at most, twice and by process."""
     pause_seconds: float = 1.0
     """How long a shared cache that did not answer is left alone."""
 
@@ -122,6 +125,10 @@ class Cache:
         self._floors = floors
         self._limits = limits
         self._clock = clock
+        self._budgets = {
+            lasts: Budget(max_bytes=limits.max_shared_bytes, seconds=seconds, clock=clock)
+            for lasts, seconds in ((False, limits.max_age_seconds), (True, limits.lasting_seconds))
+        }
         self._flights: dict[CacheKey, _Flight] = {}
         self._shared_from = 0.0
         self._group = asyncio.TaskGroup()
@@ -268,7 +275,7 @@ class Cache:
             self.statistics.refused += 1
             return landed, None
         self.changing.put(key, Entry(loaded.value, loaded.position, until))
-        if lease_ms is None or len(loaded.value) > self._limits.max_shared_bytes:
+        if lease_ms is None or not self._may_share(loaded.value, lasts=False):
             return landed, None
         lease = lease_ms
         return landed, lambda shared: shared.put(key, loaded.value, loaded.position, lease)
@@ -317,8 +324,12 @@ class Cache:
         return found
 
     def _putting(self, values: Mapping[CacheKey, bytes]) -> _Put | None:
-        small = {key: value for key, value in values.items() if len(value) <= self._limits.max_shared_bytes}
+        small = {key: value for key, value in values.items() if self._may_share(value, lasts=True)}
         return (lambda shared: shared.put_lasting(small)) if small else None
+
+    def _may_share(self, value: bytes, *, lasts: bool) -> bool:
+        small = len(value) <= self._limits.max_shared_value_bytes
+        return small and self._budgets[lasts].spend(len(value))
 
     async def _ask(self, question: Callable[[SharedCache], Awaitable[A]]) -> A | None:
         """None while the shared cache does not answer: it is asked again after a pause."""

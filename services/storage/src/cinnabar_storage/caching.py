@@ -78,7 +78,8 @@ async def caching(config: StorageConfig, clock: Clock | None = None) -> AsyncGen
             limits=Limits(
                 max_age_seconds=config.cache_max_age_seconds,
                 lasting_seconds=config.cache_ttl_seconds,
-                max_shared_bytes=config.cache_max_value_bytes,
+                max_shared_value_bytes=config.cache_max_value_bytes,
+                max_shared_bytes=config.cache_shared_bytes,
             ),
             clock=clock,
         )

@@ -46,6 +46,8 @@ class StorageConfig:
     """How long revisions are cached, here and in Redis. They never change."""
     cache_max_value_bytes: int = 256 * 1024
     """What is larger is not put into Redis."""
+    cache_shared_bytes: int = 64 * 1024 * 1024
+    """How much this process puts into Redis within each of the ages above, so that the queue has its room."""
     revision_cache_entries: int = 1000
     revision_cache_bytes: int = 64 * 1024 * 1024
     metrics_listen: str = ""
