@@ -12,6 +12,8 @@ from cinnabar.storage.v1 import (
     review_service_pb2_grpc,
     revision_service_pb2,
     revision_service_pb2_grpc,
+    statistics_service_pb2,
+    statistics_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
     upload_service_pb2,
@@ -36,6 +38,8 @@ from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
 from cinnabar_storage.service import StorageReader, StorageWriter
 from cinnabar_storage.sharding import Shards, gather
+from cinnabar_storage.statistics import Statistics
+from cinnabar_storage.statistics_service import StatisticsReader
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from cinnabar_storage.upload_collector import Collector
@@ -43,6 +47,13 @@ from cinnabar_storage.upload_ports import Objects
 from cinnabar_storage.upload_service import UploadReader, UploadWriter
 from cinnabar_storage.uploads import Uploads
 
+_SERVICES = (
+    storage_service_pb2,
+    review_service_pb2,
+    revision_service_pb2,
+    statistics_service_pb2,
+    upload_service_pb2,
+)
 _COLLECTOR_LOCK = 0x63_6F_6C_6C_65_63_74  # "collect": advisory locks have numbers, not names
 
 
@@ -98,6 +109,9 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             upload_service_pb2_grpc.add_UploadWriterServiceServicer_to_server(UploadWriter(uploads), server)
             upload_service_pb2_grpc.add_UploadReaderServiceServicer_to_server(UploadReader(uploads), server)
+            statistics_service_pb2_grpc.add_StatisticsReaderServiceServicer_to_server(
+                StatisticsReader(Statistics(shards)), server
+            )
             revision_service_pb2_grpc.add_RevisionReaderServiceServicer_to_server(
                 RevisionReader(assignments), server
             )
@@ -121,12 +135,7 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
                 register=register,
                 services=[
                     service.full_name
-                    for module in (
-                        storage_service_pb2,
-                        review_service_pb2,
-                        revision_service_pb2,
-                        upload_service_pb2,
-                    )
+                    for module in _SERVICES
                     for service in module.DESCRIPTOR.services_by_name.values()
                 ],
                 health=HealthBoard(

@@ -37,6 +37,7 @@ from cinnabar_storage.records import (
     TaskKey,
 )
 from cinnabar_storage.review_records import GradingQuery, Gradings, Overridden, Override
+from cinnabar_storage.score_records import ScoreRows
 from cinnabar_storage.upload_ports import UploadRows
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class Copy(Protocol):
         ...
 
 
-class Shard(UploadRows, Protocol):
+class Shard(UploadRows, ScoreRows, Protocol):
     """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:

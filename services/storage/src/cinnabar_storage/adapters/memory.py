@@ -11,6 +11,7 @@ from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFoun
 from cinnabar_common.names import AssignmentName
 from cinnabar_storage.adapters.memory_reviews import MemoryReviews
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
+from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -46,6 +47,7 @@ from cinnabar_storage.records import (
     TaskKey,
     TaskState,
 )
+from cinnabar_storage.score_records import AssignmentScores
 
 T = TypeVar("T")
 
@@ -211,6 +213,13 @@ class MemoryShard(MemoryReviews):
             cancelled=states.count(TaskState.CANCELLED),
             graded=len(self._grades),
         )
+
+    async def assignment_scores(self, tenant: str, course: str, assignment: str) -> AssignmentScores:
+        place = (tenant, course, assignment)
+        rows = [
+            row for row in self._submissions.values() if (row.tenant, row.course, row.assignment) == place
+        ]
+        return AssignmentScores(self._now(), scores_of(map(self._submission, rows)))
 
     async def set_queue_control(self, control: QueueControl) -> None:
         self._controls[control.queue] = control

@@ -16,6 +16,7 @@ from cinnabar_storage.adapters import (
     sql_operations,
     sql_reviews,
     sql_seals,
+    sql_statistics,
     sql_uploads,
     sql_writes,
 )
@@ -23,6 +24,7 @@ from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
 from cinnabar_storage.adapters.sql_turns import Turns
+from cinnabar_storage.adapters.sql_statistics import SqlStatistics
 from cinnabar_storage.adapters.sql_uploads import SqlUploads
 from cinnabar_storage.audit import SealLink, SealPage
 from cinnabar_storage.config import StorageConfig
@@ -55,11 +57,12 @@ _PEOPLE_WAITING = 1000
 
 FOLLOWERS: dict[str, tuple[Work, int]] = {
     sql_seals.FOLLOWER: (sql_seals.seal, sql_seals.EVENTS_PER_SEAL),
+    sql_statistics.FOLLOWER: (sql_statistics.count, sql_statistics.EVENTS_PER_STEP),
 }
 """Who follows the audit of a shard: by name, the work and with how many rows at most in one step."""
 
 
-class SqlShard(SqlUploads):
+class SqlShard(SqlUploads, SqlStatistics):
     """Implements ports.Shard; made by :func:`sql_shard`."""
 
     def __init__(

@@ -12,6 +12,7 @@ shards are merged by id: hence the collation.
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -254,6 +256,39 @@ uploads = Table(
     Index("uploads_by_author", "tenant", "author", "upload_id"),
     Index("uploads_loose", "expire_time", postgresql_where=text("submission_id IS NULL OR state <> 2")),
     info={"moves_by": "upload_id"},
+)
+
+# What a submission has added to the sums below: a JSON list of item, criterion, score in millionths of a
+# point, and part of the histogram. Follows its bucket by being counted anew, not by moving.
+submission_scores = Table(
+    "submission_scores",
+    metadata,
+    _id("submission_id"),
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    Column("contributions", Text, nullable=False),
+    PrimaryKeyConstraint("submission_id", name="submission_scores_pkey"),
+    Index("submission_scores_by_bucket", text('"right"(submission_id, 4)'), "submission_id"),
+)
+
+# Sums over the submissions of this shard, in millionths of a point; whole numbers, so that nothing is left
+# when all is taken away again. Of the item "" are whole submissions.
+assignment_scores = Table(
+    "assignment_scores",
+    metadata,
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    _id("item_id"),
+    _id("criterion"),
+    Column("count", BigInteger, nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("squares", Numeric, nullable=False),
+    Column("histogram", ARRAY(BigInteger), nullable=False),
+    PrimaryKeyConstraint(
+        *("tenant", "course", "assignment", "item_id", "criterion"), name="assignment_scores_pkey"
+    ),
 )
 
 # What operators want of queues, which span the shards: only the table of shard 0 is used.

@@ -12,8 +12,40 @@ _EXPAND = (
     CREATE INDEX IF NOT EXISTS assignment_revisions_by_assignment
     ON assignment_revisions (tenant, course, assignment, revision_id)
     """,
+    """
+    CREATE TABLE IF NOT EXISTS submission_scores (
+        submission_id text COLLATE "C" NOT NULL,
+        tenant text COLLATE "C" NOT NULL,
+        course text COLLATE "C" NOT NULL,
+        assignment text COLLATE "C" NOT NULL,
+        contributions text NOT NULL,
+        CONSTRAINT submission_scores_pkey PRIMARY KEY (submission_id)
+    )
+    """,
+    """
+    CREATE INDEX IF NOT EXISTS submission_scores_by_bucket
+    ON submission_scores ("right"(submission_id, 4), submission_id)
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS assignment_scores (
+        tenant text COLLATE "C" NOT NULL,
+        course text COLLATE "C" NOT NULL,
+        assignment text COLLATE "C" NOT NULL,
+        item_id text COLLATE "C" NOT NULL,
+        criterion text COLLATE "C" NOT NULL,
+        count bigint NOT NULL,
+        total numeric NOT NULL,
+        squares numeric NOT NULL,
+        histogram bigint[] NOT NULL,
+        CONSTRAINT assignment_scores_pkey PRIMARY KEY (tenant, course, assignment, item_id, criterion)
+    )
+    """,
 )
-_CONTRACT = ("DROP INDEX assignment_revisions_by_assignment",)
+_CONTRACT = (
+    "DROP TABLE assignment_scores",
+    "DROP TABLE submission_scores",
+    "DROP INDEX assignment_revisions_by_assignment",
+)
 
 
 def upgrade() -> None:
