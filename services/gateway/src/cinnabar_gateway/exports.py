@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cinnabar_common.errors import ResourceNotFound
+from cinnabar_common.errors import DependencyUnavailable, ResourceNotFound
 from cinnabar_common.names import AssignmentName
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.identity import Identity
@@ -70,14 +70,8 @@ class Export:
             ]
             if not page.more:
                 return
-            page = await self._store.list_submissions(
-                self._tenant,
-                self.name,
-                author="",
-                before=page.submissions[-1].submission_id,
-                limit=_PAGE,
-                min_positions=self._min_positions,
-            )
+            before = page.submissions[-1].submission_id
+            page = await whole_page(self._store, self._tenant, self.name, before, self._min_positions)
 
     def _is_wanted(self, one: Submission, seen: set[str]) -> bool:
         # A revision that was not there at the start: accepted after it, by a clock that is behind.
@@ -112,9 +106,7 @@ class Exports:
         Raises ResourceNotFound, and DependencyUnavailable when a shard is away.
         """
         # Submissions before revisions: each is then of a revision that is known.
-        first = await self._submissions.list_submissions(
-            identity.tenant, name, author="", before="", limit=_PAGE, min_positions=min_positions
-        )
+        first = await whole_page(self._submissions, identity.tenant, name, "", min_positions)
         revisions = {
             revision_id: await self._points(identity.tenant, name, revision_id)
             for revision_id in await self._revision_ids(identity.tenant, name)
@@ -143,3 +135,15 @@ class Exports:
         if revision is None:
             raise ResourceNotFound(str(name))
         return self._points_of(revision.spec)
+
+
+async def whole_page(
+    store: SubmissionStore, tenant: str, name: AssignmentName, before: str, min_positions: Positions
+) -> SubmissionPage:
+    """A page of an assignment in which nothing is missing. DependencyUnavailable names the shards that are."""
+    page = await store.list_submissions(
+        tenant, name, author="", before=before, limit=_PAGE, min_positions=min_positions
+    )
+    if page.unreachable:
+        raise DependencyUnavailable(", ".join(f"shards/{shard}" for shard in page.unreachable))
+    return page
