@@ -140,7 +140,7 @@ class Exports:
 async def whole_page(
     store: SubmissionStore, tenant: str, name: AssignmentName, before: str, min_positions: Positions
 ) -> SubmissionPage:
-    """A page of an assignment in which nothing is missing. DependencyUnavailable names the shards that are."""
+    """A page in which nothing is missing. DependencyUnavailable names the shards that are."""
     page = await store.list_submissions(
         tenant, name, author="", before=before, limit=_PAGE, min_positions=min_positions
     )

@@ -10,8 +10,8 @@ from typing import TypeVar
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
 from cinnabar_storage.adapters.memory_reviews import MemoryReviews
-from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.adapters.memory_scores import scores_of
+from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,

@@ -23,8 +23,8 @@ from cinnabar_storage.adapters import (
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
-from cinnabar_storage.adapters.sql_turns import Turns
 from cinnabar_storage.adapters.sql_statistics import SqlStatistics
+from cinnabar_storage.adapters.sql_turns import Turns
 from cinnabar_storage.adapters.sql_uploads import SqlUploads
 from cinnabar_storage.audit import SealLink, SealPage
 from cinnabar_storage.config import StorageConfig
