@@ -52,6 +52,7 @@ class MemoryGateway(
     """``failures[method]`` are raised by its next calls (items, for the stream), one each.
 
     ``drops[method]`` says how many messages the next streams of a method send before they break off.
+    ``unreachable`` is missing from all pages of submissions but the first.
     ``counted`` are the answers of GetConservation, the last one again and again.
     With ``hold`` submissions stay QUEUED until ``grade``; ``stuck[method]`` calls never get an answer.
     """
@@ -71,6 +72,7 @@ class MemoryGateway(
     stuck: Counter[str] = field(default_factory=Counter[str])
     healthy: bool = True
     page: int = 2
+    unreachable: list[str] = field(default_factory=list[str])
     queues: list[Queue] = field(default_factory=list[Queue])
     counted: deque[operations_pb.Conservation] = field(default_factory=deque[operations_pb.Conservation])
     redriven: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -155,7 +157,9 @@ class MemoryGateway(
             if left == 0:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
             await context.write(
-                submissions_pb.StreamCreateSubmissionsResponse(batch_id=message.batch_id, results=results)
+                submissions_pb.StreamCreateSubmissionsResponse(
+                    batch_id=message.batch_id, results=results, consistency_token=f"write-{self.created}"
+                )
             )
             left = None if left is None else left - 1
         context.set_trailing_metadata(((TOKEN, f"write-{self.created}"),))
@@ -178,7 +182,9 @@ class MemoryGateway(
         ]
         start, following = self._page(request.page_token, len(found))
         return submissions_pb.ListSubmissionsResponse(
-            submissions=found[start : start + self.page], next_page_token=following
+            submissions=found[start : start + self.page],
+            next_page_token=following,
+            unreachable=self.unreachable if start else [],
         )
 
     async def WatchSubmission(  # pyright: ignore[reportIncompatibleMethodOverride]

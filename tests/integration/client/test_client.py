@@ -11,6 +11,7 @@ import pytest
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar_client import ApiError, Client, InvalidInput, SubmitResult, persist
 from cinnabar_common.errors import (
+    ConsistencyTokenInvalid,
     CredentialInvalid,
     DependencyUnavailable,
     FieldViolation,
@@ -123,6 +124,66 @@ async def test_a_read_carries_the_token_of_the_latest_write() -> None:
             pass
         await w.client.get_submission(made.name)
         assert w.gateway.tokens[-1] == "write-4"
+
+
+async def test_a_write_shows_while_the_stream_that_made_it_is_open() -> None:
+    async with world() as w, aclosing(w.client.submit_many(requests(3), batch=1, in_flight=1)) as results:
+        first = (await anext(results)).submission
+        assert first is not None
+        await w.client.get_submission(first.name)
+        assert w.gateway.tokens[-1] == "write-1"
+
+
+async def test_writes_at_once_are_all_carried_and_handed_on() -> None:
+    async with world() as w:
+        made = await asyncio.gather(*(w.client.submit(NAME, answers(), author=f"s-{n}") for n in range(8)))
+        assert set(w.client.consistency_token.split(",")) == {f"write-{n}" for n in range(1, 9)}
+        async with Client(
+            w.address, token="dev.t.instructor.ann", consistency_token=w.client.consistency_token
+        ) as other:
+            other.observe("of-a-third")
+            await other.get_submission(made[0].name)
+            assert w.gateway.tokens[-1] == f"{w.client.consistency_token},of-a-third"
+
+
+async def test_reads_carry_nothing_when_that_is_switched_off() -> None:
+    async with world() as w, Client(w.address, token="dev.t.instructor.ann", read_own_writes=False) as client:
+        made = await client.submit(NAME, answers(), author="s-1")
+        await client.get_submission(made.name)
+        assert w.gateway.tokens[-1] == client.consistency_token == ""
+
+
+async def test_a_token_that_the_service_does_not_know_is_said_once_and_forgotten() -> None:
+    async with world() as w:
+        w.client.observe("of-another-suite")
+        w.gateway.failures["GetSubmission"].append(ConsistencyTokenInvalid("cinnabar-consistency-token"))
+        made = await w.client.submit(NAME, answers(), author="s-1")
+        w.client.observe("of-another-suite")
+        with pytest.raises(ApiError) as caught:
+            await w.client.get_submission(made.name)
+        assert caught.value.reason == "CONSISTENCY_TOKEN_INVALID"
+        assert (await w.client.get_submission(made.name)).name == made.name
+        assert w.gateway.tokens[-1] == ""
+
+
+async def test_a_list_of_which_a_part_is_missing_gives_the_rest_and_then_says_so() -> None:
+    async with world() as w:
+        await gathered(w.client.submit_many(requests(5)))
+        w.gateway.unreachable = ["shards/1"]
+        found: set[str] = set()
+
+        async def everything() -> None:
+            async for submission in w.client.list_submissions(NAME):
+                found.add(submission.name)
+
+        with pytest.raises(ApiError) as caught:
+            await everything()
+        assert len(found) == 5
+        assert (caught.value.code, caught.value.reason) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "DEPENDENCY_UNAVAILABLE",
+        )
+        assert caught.value.metadata == {"unreachable": "shards/1"}
 
 
 async def test_submit_many_fills_messages_and_keeps_the_window() -> None:

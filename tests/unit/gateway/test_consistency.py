@@ -261,6 +261,17 @@ async def test_every_write_gives_a_token_for_it_and_for_those_it_came_with(gatew
         assert dict(await call.trailing_metadata())[TOKEN_KEY] == await token_from(call)
 
 
+async def test_a_call_may_carry_as_many_tokens_as_its_client_had_calls(gateway: World) -> None:
+    metadata = INSTRUCTOR
+    for shard in range(MAX_TOKENS):
+        metadata += token_for((Position(shard, 2**40), Position(shard + 1, 2**41)))
+    call = gateway.assignments.GetAssignment(
+        assignments_pb.GetAssignmentRequest(name=PARENT), metadata=metadata
+    )
+    await call
+    assert len(KEYS.decode(TENANT, [await token_from(call)])) == MAX_TOKENS + 1
+
+
 async def test_a_read_gives_one_token_for_several_and_none_for_one(gateway: World) -> None:
     created = await gateway.submission()
     get = pb.GetSubmissionRequest(name=created.name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import grpc
@@ -24,15 +24,16 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_client import convert, watching
 from cinnabar_client.connection import Connection, open_channel
+from cinnabar_client.consistency import Tokens
 from cinnabar_client.data import DataCalls
 from cinnabar_client.errors import ApiError, detail_of, from_rpc, from_status
+from cinnabar_client.pages import Page, pages
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
 
 if TYPE_CHECKING:  # the generated module has it for type checkers only
     from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
 
-T = TypeVar("T")
 DEFAULT_TIMEOUT_SECONDS = 10.0
 _PAGE_SIZE = 500
 MAX_REDRIVE = 1000
@@ -54,11 +55,15 @@ class RefusedRedrive:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How many dead letters are queued again, what was refused, and whether a filter lists more."""
+    """How many dead letters are queued again, what was refused, and whether a filter lists more.
+
+    ``unreachable`` are the shards whose dead letters were not looked at.
+    """
 
     redriven: int
     refused: Sequence[RefusedRedrive]
     more: bool
+    unreachable: Sequence[str] = ()
 
 
 class Client(DataCalls):
@@ -69,7 +74,9 @@ class Client(DataCalls):
     seconds ``submit_many``, ``watch`` and ``wait_graded`` put up with the same trouble, and all calls with
     rate limits and other refusals that ask to come back.
 
-    Every method raises ApiError. Reads show at least the latest write that this client made.
+    Every method raises ApiError. Reads show at least what this client has written, whatever replica answers;
+    ``consistency_token`` is that of another client, whose writes shall show too. With ``read_own_writes``
+    off nothing of this is carried, and reads may be a little behind.
     """
 
     def __init__(
@@ -79,16 +86,23 @@ class Client(DataCalls):
         token: str = "",
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         patience: float = DEFAULT_PATIENCE_SECONDS,
+        read_own_writes: bool = True,
+        consistency_token: str = "",
     ) -> None:
         self._address = address
         self._token = token
         self._timeout = timeout
         self._patience = patience
+        self._tokens = Tokens(consistency_token, carried=read_own_writes)
         self._opened: Connection | None = None
 
     async def __aenter__(self) -> Self:
         self._opened = Connection(
-            open_channel(self._address), token=self._token, timeout=self._timeout, patience=self._patience
+            open_channel(self._address),
+            token=self._token,
+            timeout=self._timeout,
+            patience=self._patience,
+            tokens=self._tokens,
         )
         return self
 
@@ -103,6 +117,18 @@ class Client(DataCalls):
         if self._opened is None:
             raise RuntimeError("use the client inside of `async with`")
         return self._opened
+
+    @property
+    def consistency_token(self) -> str:
+        """Stands for all that this client has written; "" for nothing. Another that observes it sees that too.
+
+        It is opaque, and good for callers of the same tenant.
+        """
+        return self._tokens.exported
+
+    def observe(self, consistency_token: str) -> None:
+        """From now on reads also show what ``consistency_token`` of another client stands for."""
+        self._tokens.add(consistency_token)
 
     # Assignments
 
@@ -135,16 +161,16 @@ class Client(DataCalls):
         """All assignments of a course, by id."""
         stub = AssignmentServiceStub(self._connection.channel)
 
-        async def page(token: str) -> tuple[Sequence[Assignment], str]:
+        async def page(token: str) -> Page[Assignment]:
             answer = await self._connection.unary(
                 stub.ListAssignments,
                 assignments_pb.ListAssignmentsRequest(
                     parent=f"courses/{course}", page_size=_PAGE_SIZE, page_token=token
                 ),
             )
-            return answer.assignments, answer.next_page_token
+            return Page(answer.assignments, answer.next_page_token)
 
-        async for assignment in _pages(page):
+        async for assignment in pages(page):
             yield assignment
 
     async def update_assignment(self, assignment: Assignment, *, fields: Sequence[str] = ()) -> Assignment:
@@ -216,19 +242,23 @@ class Client(DataCalls):
         )
 
     async def list_submissions(self, parent: str, *, author: str = "") -> AsyncGenerator[Submission]:
-        """All submissions of an assignment (of one author), newest first."""
+        """All submissions of an assignment (of one author), newest first.
+
+        When a part of them cannot be reached, the others are given, and then ApiError is raised: UNAVAILABLE,
+        with what is missing as ``metadata["unreachable"]``.
+        """
         stub = SubmissionServiceStub(self._connection.channel)
 
-        async def page(token: str) -> tuple[Sequence[Submission], str]:
+        async def page(token: str) -> Page[Submission]:
             answer = await self._connection.unary(
                 stub.ListSubmissions,
                 submissions_pb.ListSubmissionsRequest(
                     parent=parent, author=author, page_size=_PAGE_SIZE, page_token=token
                 ),
             )
-            return answer.submissions, answer.next_page_token
+            return Page(answer.submissions, answer.next_page_token, answer.unreachable)
 
-        async for submission in _pages(page):
+        async for submission in pages(page):
             yield submission
 
     def watch(self, name: str) -> AsyncGenerator[Submission]:
@@ -302,16 +332,19 @@ class Client(DataCalls):
     async def dead_letters(
         self, *, queue: str = "", parent: str = "", reason: str = ""
     ) -> AsyncGenerator[operations_pb.DeadLetter]:
-        """Tasks that were given up: of one queue, of a course or assignment, whose reason contains a text."""
+        """Tasks that were given up: of one queue, of a course or assignment, whose reason contains a text.
 
-        async def page(token: str) -> tuple[Sequence[operations_pb.DeadLetter], str]:
+        Ends like ``list_submissions`` when a part of them cannot be reached.
+        """
+
+        async def page(token: str) -> Page[operations_pb.DeadLetter]:
             request = operations_pb.ListDeadLettersRequest(
                 queue=queue, parent=parent, reason=reason, page_size=_PAGE_SIZE, page_token=token
             )
             answer = await self._connection.unary(self._operations.ListDeadLetters, request)
-            return answer.dead_letters, answer.next_page_token
+            return Page(answer.dead_letters, answer.next_page_token, answer.unreachable)
 
-        async for letter in _pages(page):
+        async for letter in pages(page):
             yield letter
 
     async def redrive(self, tasks: Sequence[tuple[str, str]]) -> Redriven:
@@ -336,7 +369,7 @@ class Client(DataCalls):
             RefusedRedrive(refusal.task.submission, refusal.task.item, from_status(refusal.error))
             for refusal in answer.refused
         ]
-        return Redriven(answer.redriven, refused, answer.more)
+        return Redriven(answer.redriven, refused, answer.more, tuple(answer.unreachable))
 
     async def health(self) -> operations_pb.HealthReport:
         """The health of the suite; a report also when it is bad. ApiError when there is no report."""
@@ -351,13 +384,3 @@ class Client(DataCalls):
             if detail_of(error, report):
                 return report
             raise from_rpc(error) from error
-
-
-async def _pages(page: Callable[[str], Awaitable[tuple[Sequence[T], str]]]) -> AsyncGenerator[T]:
-    token = ""
-    while True:
-        resources, token = await page(token)
-        for resource in resources:
-            yield resource
-        if not token:
-            return

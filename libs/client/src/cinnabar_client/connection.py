@@ -9,13 +9,17 @@ from typing import TypeVar
 
 import grpc
 
-from cinnabar_client.errors import from_rpc
+from cinnabar.type.v1.error_reason_pb2 import ErrorReason
+from cinnabar_client.consistency import CONSISTENCY_TOKEN, Sent, Tokens
+from cinnabar_client.errors import ApiError, from_rpc
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS, Trouble
 from cinnabar_common.channels import target_of
 
-CONSISTENCY_TOKEN = "cinnabar-consistency-token"
 Q = TypeVar("Q")
 A = TypeVar("A")
+MAX_CALLS = 100
+"""Calls of one client that run at once; more wait for their turn, which bounds the tokens there are."""
+_TOKEN_INVALID = ErrorReason.Name(ErrorReason.CONSISTENCY_TOKEN_INVALID)
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # what the services allow
 
 
@@ -38,11 +42,7 @@ def open_channel(address: str) -> grpc.aio.Channel:
 
 
 class Connection:
-    """A channel, who calls, and what this caller has written so far.
-
-    The consistency token is opaque: the last one received is sent with every call, and the answer's stands
-    for everything that it did too, so a read shows all that this client has written one after the other.
-    """
+    """A channel, who calls, and what this caller has written so far."""
 
     def __init__(
         self,
@@ -51,20 +51,22 @@ class Connection:
         token: str,
         timeout: float,
         patience: float = DEFAULT_PATIENCE_SECONDS,
+        tokens: Tokens | None = None,
     ) -> None:
         self.channel = channel
         self.timeout = timeout
         self._patience = patience
         self._token = token
-        self._consistency = ""
+        self.tokens = tokens or Tokens()
+        self._turn = asyncio.Semaphore(MAX_CALLS)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
+    def metadata(self, sent: Sent | None = None) -> tuple[tuple[str, str], ...]:
+        """What every call carries: with the tokens that it is to give ``answered`` to, or those of now."""
         pairs: list[tuple[str, str]] = []
         if self._token:
             pairs.append(("authorization", f"Bearer {self._token}"))
-        if self._consistency:
-            pairs.append((CONSISTENCY_TOKEN, self._consistency))
+        if tokens := (sent or self.tokens.sent()).value:
+            pairs.append((CONSISTENCY_TOKEN, tokens))
         return tuple(pairs)
 
     async def unary(
@@ -77,26 +79,39 @@ class Connection:
         """
         trouble = Trouble(self._patience)
         while True:
-            call = method(request, timeout=timeout or self.timeout, metadata=self.metadata())
             try:
-                answer = await call
+                async with self._turn:
+                    return await self._once(method, request, timeout or self.timeout)
             except grpc.aio.AioRpcError as error:
                 refusal = from_rpc(error)
                 pause = trouble.pause(refusal) if refusal.not_begun else None
                 if pause is None:
                     raise refusal from error
-            else:
-                self.remember(await call.initial_metadata())
-                self.remember(await call.trailing_metadata())
-                return answer
             await asyncio.sleep(pause)
+
+    async def _once(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q, timeout: float) -> A:
+        sent = self.tokens.sent()
+        call = method(request, timeout=timeout, metadata=self.metadata(sent))
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            self.refused(sent, from_rpc(error))
+            raise
+        sent.answered(token_in(await call.trailing_metadata()) or token_in(await call.initial_metadata()))
+        return answer
+
+    def refused(self, sent: Sent, error: ApiError) -> None:
+        """A call failed: what it carried is dropped when that is why."""
+        if error.reason == _TOKEN_INVALID:
+            sent.refused()
 
     async def stream(self, method: grpc.aio.UnaryStreamMultiCallable[Q, A], request: Q) -> AsyncGenerator[A]:
         """The messages that ``method`` answers with; the next is waited for as long as a whole call.
 
         Raises ApiError; then what came before it is not all there is.
         """
-        call = method(request, metadata=self.metadata())
+        sent = self.tokens.sent()
+        call = method(request, metadata=self.metadata(sent))
         messages = aiter(call)
         try:
             while True:
@@ -106,12 +121,13 @@ class Connection:
                     return
                 yield message
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
+            refusal = from_rpc(error)
+            self.refused(sent, refusal)
+            raise refusal from error
         finally:
             call.cancel()
 
-    def remember(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Keeps the consistency token, if there is one."""
-        for key, value in metadata:
-            if key == CONSISTENCY_TOKEN and isinstance(value, str):
-                self._consistency = value
+
+def token_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The consistency token of an answer; "" for none."""
+    return next((value for key, value in metadata if key == CONSISTENCY_TOKEN and isinstance(value, str)), "")

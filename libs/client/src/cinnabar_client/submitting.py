@@ -17,7 +17,7 @@ import grpc
 
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
-from cinnabar_client.connection import Connection
+from cinnabar_client.connection import Connection, token_in
 from cinnabar_client.errors import ApiError, from_rpc, from_status
 from cinnabar_client.patience import Trouble, pause_seconds
 
@@ -201,20 +201,23 @@ class Submitter:
         self._changed.set()
 
     async def _one_stream(self) -> AsyncGenerator[SubmitResult]:
-        call = self._stub.StreamCreateSubmissions(metadata=self._connection.metadata())
+        sent = self._connection.tokens.sent()
+        call = self._stub.StreamCreateSubmissions(metadata=self._connection.metadata(sent))
         writer = asyncio.create_task(self._write(call), name="submissions-writer")
         try:
             while (response := await self._read(call)) is not None:
                 self._trouble.forget()
+                sent.answered(response.consistency_token)
                 for result in self._outbox.acknowledged(response, time.monotonic()):
                     yield result
                 self._changed.set()
             if self._finished:
-                self._connection.remember(await call.trailing_metadata())
+                sent.answered(token_in(await call.trailing_metadata()))
                 return
             error = ApiError(grpc.StatusCode.UNAVAILABLE, "the stream ended early")
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
+            self._connection.refused(sent, error)
         except ApiError as failure:
             error = failure
         finally:

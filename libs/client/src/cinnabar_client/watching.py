@@ -29,8 +29,9 @@ async def watch(connection: Connection, name: str, *, patience: float) -> AsyncG
     trouble = Trouble(patience)
     seen: pb.Submission | None = None
     while True:
+        sent = connection.tokens.sent()
         call = stub.WatchSubmission(
-            pb.WatchSubmissionRequest(name=name), timeout=_STREAM_SECONDS, metadata=connection.metadata()
+            pb.WatchSubmissionRequest(name=name), timeout=_STREAM_SECONDS, metadata=connection.metadata(sent)
         )
         error = ApiError(grpc.StatusCode.UNAVAILABLE, "the watch ended early")
         try:
@@ -44,6 +45,7 @@ async def watch(connection: Connection, name: str, *, patience: float) -> AsyncG
                     return
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
+            connection.refused(sent, error)
         finally:
             call.cancel()
         pause = trouble.pause(error)

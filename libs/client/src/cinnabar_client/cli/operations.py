@@ -15,6 +15,7 @@ from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.client import MAX_REDRIVE, RefusedRedrive
 from cinnabar_client.convert import course_or_assignment
+from cinnabar_client.errors import ApiError
 
 _POLL_SECONDS = 0.25
 
@@ -178,10 +179,16 @@ async def _named(letters: AsyncIterable[pb.DeadLetter]) -> AsyncGenerator[tuple[
 
 async def _chunks(tasks: AsyncIterable[tuple[str, str]]) -> AsyncGenerator[list[tuple[str, str]]]:
     chunk: list[tuple[str, str]] = []
-    async for task in tasks:
-        chunk.append(task)
-        if len(chunk) == MAX_REDRIVE:
-            yield chunk
-            chunk = []
+    incomplete: ApiError | None = None
+    try:
+        async for task in tasks:
+            chunk.append(task)
+            if len(chunk) == MAX_REDRIVE:
+                yield chunk
+                chunk = []
+    except ApiError as error:  # what could be listed is worked on all the same
+        incomplete = error
     if chunk:
         yield chunk
+    if incomplete is not None:
+        raise incomplete

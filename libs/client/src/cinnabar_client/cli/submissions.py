@@ -193,12 +193,17 @@ async def list_(session: Session, target: str, author: str, limit: int | None) -
     """List the submissions of an assignment, newest first."""
     found: list[Submission] = []
     resources = session.client.list_submissions(str(assignment_name(target)), author=author)
-    async with aclosing(resources):
-        async for resource in resources:
-            found.append(resource)
-            session.output.line(resource)
-            if len(found) == limit:
-                break
+    try:
+        async with aclosing(resources):
+            async for resource in resources:
+                found.append(resource)
+                session.output.line(resource)
+                if len(found) == limit:
+                    break
+    except ApiError:
+        if found:  # a part of the list is missing: the rest is shown before that is said
+            session.output.view(render.submissions(found))
+        raise
     session.output.view(render.submissions(found))
 
 
