@@ -95,7 +95,7 @@ SELECT count(*) FROM redacted
 # see that there are too many.
 _CHECK = f"""
 SELECT page.seal, page.last_xid, page.last_audit_id, page.hash, page.previous_hash, page.events,
-       page.rows_hash, {SEAL_HASH}, found.events, found.rows_hash, found.redacted, found.unproven
+       page.rows_hash, {SEAL_HASH}, found.number, found.digest, found.redacted, found.unproven
 FROM (
     SELECT s.*,
            CASE WHEN s.seal = lag(s.seal, 1, $1::bigint) OVER given + 1
@@ -108,7 +108,7 @@ FROM (
     ORDER BY s.seal LIMIT $4
 ) AS page
 CROSS JOIN LATERAL (
-    SELECT count(*) AS events, {ROWS_HASH} AS rows_hash,
+    SELECT count(*) AS number, {ROWS_HASH} AS digest,
            count(redacted_digest) AS redacted,
            count(redacted_digest) FILTER (WHERE NOT proven OR actor <> '' OR detail <> '' OR salt IS NOT NULL)
                AS unproven
@@ -134,19 +134,20 @@ FROM (SELECT $3::text AS name) AS wanted LEFT JOIN audit_followers f ON f.name =
 
 async def check_seals(server: Server, after: SealLink) -> SealPage:
     """See ports.Shard. Each call has a snapshot of its own, so that none is held for long."""
+    return await server.run(lambda driver: seals_after(driver, after))
 
-    async def work(driver: Driver) -> SealPage:
-        rows = await driver.fetch(_CHECK, after.seal, *after.last, _SEALS_PER_CHECK + 1)
-        more = len(rows) > _SEALS_PER_CHECK
-        seals = [_checked(row) for row in rows[:_SEALS_PER_CHECK]]
-        if more:
-            return SealPage(seals, more=True, unsealed=0, followed=ORIGIN)
-        end = seals[-1].link if seals else after
-        [rest] = await driver.fetch(_REST, *end.last, FOLLOWER)
-        followed = AuditPosition(rest[1], rest[2]) if rest[1] is not None else ORIGIN
-        return SealPage(seals, more=False, unsealed=rest[0], followed=followed)
 
-    return await server.run(work)
+async def seals_after(driver: Driver, after: SealLink) -> SealPage:
+    """The same, as the transaction sees it in which the driver is."""
+    rows = await driver.fetch(_CHECK, after.seal, *after.last, _SEALS_PER_CHECK + 1)
+    more = len(rows) > _SEALS_PER_CHECK
+    seals = [_checked(row) for row in rows[:_SEALS_PER_CHECK]]
+    if more:
+        return SealPage(seals, more=True, unsealed=0, followed=ORIGIN)
+    end = seals[-1].link if seals else after
+    [rest] = await driver.fetch(_REST, *end.last, FOLLOWER)
+    followed = AuditPosition(rest[1], rest[2]) if rest[1] is not None else ORIGIN
+    return SealPage(seals, more=False, unsealed=rest[0], followed=followed)
 
 
 def _checked(row: Sequence[Any]) -> CheckedSeal:
