@@ -17,6 +17,7 @@ from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer, add_WorkServiceServicer_to_server
 
+UnaryContext = grpc.aio.ServicerContext[Any, Any]
 Context = grpc.aio.ServicerContext[pb.WorkRequest, pb.WorkResponse]
 
 RESULTS = {
@@ -159,6 +160,14 @@ class MemoryScheduler(WorkServiceServicer):
             closing = asyncio.create_task(self._closed(reader, pulse))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    async def GetFiles(self, request: pb.GetFilesRequest, context: UnaryContext) -> pb.GetFilesResponse:
+        return await context.abort(grpc.StatusCode.NOT_FOUND, "there are no files here")
+
+    async def CreateArtifact(
+        self, request: pb.CreateArtifactRequest, context: UnaryContext
+    ) -> pb.CreateArtifactResponse:
+        return await context.abort(grpc.StatusCode.NOT_FOUND, "there is no place for files here")
 
     async def _closed(self, *tasks: asyncio.Task[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)

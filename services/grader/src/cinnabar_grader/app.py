@@ -35,6 +35,8 @@ RULES: dict[str, Callable[[], Grader]] = {
     "text": text_grader,
 }
 FREE_TEXT = "free-text"
+TRANSFERS = 8
+"""Files that are moved at once."""
 LAG_SAMPLES_PER_SECOND = 20
 
 _PROBES = (
@@ -87,6 +89,7 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
             credits=config.credits_per_queue,
             executors=executors,
             compiled=CompiledItems(),
+            transfers=stack.enter_context(ThreadPoolExecutor(TRANSFERS, thread_name_prefix="files")),
         )
         name = worker_id(config.worker)
         streams = [

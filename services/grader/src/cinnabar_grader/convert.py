@@ -16,12 +16,14 @@ from cinnabar_grader.graders import (
     BrokenItem,
     Failed,
     FailureCode,
+    FileAnswer,
     Graded,
     LeaseToken,
     NumberAnswer,
     Outcome,
     Provenance,
     Released,
+    StoredArtifact,
     Task,
 )
 from cinnabar_grader.phrases import language_of
@@ -96,6 +98,9 @@ def answer_of(answer: Answer) -> AnswerValue:
         case "number":
             number = answer.number
             return NumberAnswer(number.value, number.unit)
+        case "file":
+            file = answer.file
+            return FileAnswer(file.upload, file.size_bytes, file.sha256)
         case None:
             return None
 
@@ -231,6 +236,16 @@ def _fill(message: pb.Outcome, graded: Graded, provenance: ProvenanceMessage) ->
         grade.needs_review = True
     if graded.flags:
         grade.flags.extend(graded.flags)
+    for artifact in graded.artifacts:
+        if not isinstance(artifact, StoredArtifact):
+            raise TypeError("an artifact was not put away")
+        grade.artifacts.add(
+            upload=artifact.upload,
+            title=artifact.title,
+            content_type=artifact.content_type,
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+        )
 
 
 def provenance_of(provenance: Provenance) -> ProvenanceMessage:

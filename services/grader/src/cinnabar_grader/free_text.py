@@ -67,6 +67,7 @@ class FreeTextItem:
         if criteria and abs(sum(part.points for part in criteria) - points) > 1e-6 * points:
             raise ValueError("the criteria do not add up to the points of the item")
         self.points = points
+        self.language = language_of(question, *references)
         self.question = question
         self.references = tuple(references)
         self.criteria = tuple(criteria)

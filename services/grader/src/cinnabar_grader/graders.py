@@ -53,8 +53,17 @@ class NumberAnswer:
     unit: str = ""
 
 
-AnswerValue: TypeAlias = "str | frozenset[str] | NumberAnswer | None"
-"""Text, the ids of the selected options, a number, or nothing at all."""
+@dataclass(slots=True, frozen=True)
+class FileAnswer:
+    """A text that lies beside the suite; it is fetched before the task is graded."""
+
+    upload: str
+    size_bytes: int
+    sha256: bytes
+
+
+AnswerValue: TypeAlias = "str | frozenset[str] | NumberAnswer | FileAnswer | None"
+"""Text, the ids of the selected options, a number, or nothing at all. No grader meets a file."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,6 +109,26 @@ class CriterionScore:
     confidence: float = 1.0
 
 
+@dataclass(slots=True, frozen=True)
+class Artifact:
+    """A result that is too large for a grade: a title of 1 to 128 characters, 1 byte to 16 MiB."""
+
+    title: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class StoredArtifact:
+    """An artifact that lies beside the suite."""
+
+    title: str
+    content_type: str
+    upload: str
+    size_bytes: int
+    sha256: bytes
+
+
 @dataclass(slots=True)
 class Graded:
     """A verdict. ``score`` is the sum of the criteria."""
@@ -112,6 +141,8 @@ class Graded:
     provenance: Provenance
     needs_review: bool = False
     flags: Sequence[str] = ()
+    artifacts: Sequence[Artifact | StoredArtifact] = ()
+    """At most 20. They are put away before the grade is reported."""
 
 
 @dataclass(slots=True)

@@ -63,6 +63,7 @@ _ENGLISH: Mapping[str, str] = {
     "INSTRUCTION_LIKE": "Text that addresses the grader does not count.",
     "SCRIPT_MISMATCH": "The answer is written in another script than was expected.",
     "TRUNCATED": "The answer is very long; only its beginning was graded.",
+    "NOT_TEXT": "The file cannot be read: it is not text in UTF-8.",
 }
 
 _CHINESE: Mapping[str, str] = {
@@ -100,6 +101,7 @@ _CHINESE: Mapping[str, str] = {
     "INSTRUCTION_LIKE": "对评分者说的话不计分。",
     "SCRIPT_MISMATCH": "回答使用的文字与要求不同。",
     "TRUNCATED": "回答过长，只评了开头部分。",
+    "NOT_TEXT": "文件无法读取：不是 UTF-8 文本。",
 }
 
 TABLES = {Language.ENGLISH: _ENGLISH, Language.CHINESE: _CHINESE}

@@ -20,6 +20,7 @@ from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
 from cinnabar_common.channels import channel
 from cinnabar_common.interceptors import sole
 from cinnabar_grader import convert
+from cinnabar_grader.adapters.files import StreamFiles
 from cinnabar_grader.convert import CompiledItems, StreamItems
 from cinnabar_grader.graders import Grader, LeaseToken
 from cinnabar_grader.pipeline import Lane
@@ -62,6 +63,8 @@ class StreamSettings:
     executors: Mapping[str, Executor]
     """Where the blocking work of each queue runs."""
     compiled: CompiledItems
+    transfers: Executor | None = None
+    """Where files are moved; without it answers that are files cannot be graded."""
     items_bytes: int = ITEMS_BYTES
     jitter: Callable[[], float] = random.random
     """Gives 0..1."""
@@ -123,7 +126,9 @@ class SchedulerStream:
     async def run_once(self, stub: WorkServiceAsyncStub) -> bool:
         """One stream from hello to its end; returns whether we were welcomed."""
         # No deadline: the stream lives as long as both sides do; keepalive finds a dead peer.
-        current = _Connection(stub.Work(timeout=None), self._settings, self._heard)
+        transfers = self._settings.transfers
+        files = StreamFiles(stub, transfers) if transfers is not None else None
+        current = _Connection(stub.Work(timeout=None), self._settings, self._heard, files)
         current.throttle(self._share)
         self._current = current
         fields = {"scheduler": self.address}
@@ -196,12 +201,19 @@ class _Connection:
     ``heard`` is called with the duration of leases, in seconds, whenever the scheduler says something.
     """
 
-    def __init__(self, call: Call, settings: StreamSettings, heard: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        settings: StreamSettings,
+        heard: Callable[[float], None],
+        files: StreamFiles | None,
+    ) -> None:
         self.welcomed = False
         self._heard = heard
         self._lease_seconds = LEASE_SECONDS
         self._silence = 0.0
         self._call = call
+        self._files = files
         self._settings = settings
         self._session = WorkerSession(settings.credits)
         self._items = StreamItems(settings.compiled)
@@ -221,7 +233,13 @@ class _Connection:
         if grader.queue not in self._settings.credits or grader.queue in self._lanes or self._over.is_set():
             return
         executor = self._settings.executors[grader.queue]
-        lane = Lane(grader, work=self._session, executor=executor, reported=self._news.set)
+        lane = Lane(
+            grader,
+            work=self._session,
+            executor=executor,
+            reported=self._news.set,
+            files=self._files,
+        )
         self._lanes[grader.queue] = lane
         self._spawn(lane.run(), f"lane-{grader.queue}")
         self._session.open(grader.queue)

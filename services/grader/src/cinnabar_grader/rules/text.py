@@ -43,6 +43,7 @@ class TextRule:
         if bool(accepted) == bool(pattern):
             raise ValueError("exactly one of accepted and pattern must be given")
         self.points = points
+        self.language = language
         self.slow = bool(pattern)
         self._sensitive = case_sensitive
         self._accepted = frozenset(self._key(text) for text in accepted)
