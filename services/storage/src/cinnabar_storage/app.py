@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 
 from cinnabar.storage.v1 import (
+    regrade_service_pb2,
+    regrade_service_pb2_grpc,
     review_service_pb2,
     review_service_pb2_grpc,
     revision_service_pb2,
@@ -24,6 +26,7 @@ from cinnabar_common.health import Check, HealthBoard
 from cinnabar_common.metrics import exposition, families, serving_metrics
 from cinnabar_common.server import serving
 from cinnabar_storage import responses
+from cinnabar_storage.adapters.grading_content import grade_parts, item_plans
 from cinnabar_storage.adapters.minio_objects import minio_objects
 from cinnabar_storage.adapters.sql_migrations import migrate, require_head
 from cinnabar_storage.adapters.sql_server import Server
@@ -33,6 +36,8 @@ from cinnabar_storage.cached_reads import CachedReads
 from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
+from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
+from cinnabar_storage.regrades import Regrades
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
 from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
@@ -48,6 +53,7 @@ from cinnabar_storage.upload_service import UploadReader, UploadWriter
 from cinnabar_storage.uploads import Uploads
 
 _SERVICES = (
+    regrade_service_pb2,
     storage_service_pb2,
     review_service_pb2,
     revision_service_pb2,
@@ -89,6 +95,13 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             encode_submission=lambda found: responses.submission(found).SerializeToString(),
             encode_assignment=lambda found: responses.assignment(found).SerializeToString(),
         )
+        regrades = Regrades(
+            shards,
+            assignments,
+            plans_in=item_plans,
+            parts_of=grade_parts,
+            claim_seconds=config.regrade_claim_seconds,
+        )
 
         objects = await exits.enter_async_context(minio_objects(config))
         uploads = Uploads(
@@ -121,6 +134,12 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             review_service_pb2_grpc.add_StorageReviewReaderServiceServicer_to_server(
                 StorageReviewReader(reviews), server
+            )
+            regrade_service_pb2_grpc.add_StorageRegradeWriterServiceServicer_to_server(
+                StorageRegradeWriter(regrades), server
+            )
+            regrade_service_pb2_grpc.add_StorageRegradeReaderServiceServicer_to_server(
+                StorageRegradeReader(regrades), server
             )
 
         if config.metrics_listen:

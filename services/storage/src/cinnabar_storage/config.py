@@ -78,6 +78,8 @@ class StorageConfig:
     """How long a link can be read."""
     collect_seconds: float = 60.0
     """How often expired uploads are looked for."""
+    regrade_claim_seconds: float = 5.0
+    """A regrade that no gateway has advanced for so long is given to the next that asks."""
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 
@@ -98,7 +100,7 @@ class StorageConfig:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
         for name in (
             *("pool_wait", "connect", "statement", "replica_statement"),
-            *("count", "replica_poll", "follow_poll", "follow", "start_wait"),
+            *("count", "replica_poll", "follow_poll", "follow", "start_wait", "regrade_claim"),
             *("redis_timeout", "cache_max_age", "cache_ttl"),
         ):
             if getattr(self, f"{name}_seconds") <= 0:

@@ -19,6 +19,7 @@ from cinnabar_storage.records import (
     Created,
     DeadLetterPage,
     DeadLetterQuery,
+    GradeKind,
     Lsn,
     NewRevision,
     NewSubmission,
@@ -36,6 +37,8 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
+from cinnabar_storage.regrade_ports import RegradeShard
+from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.review_records import GradingQuery, Gradings, Overridden, Override
 from cinnabar_storage.score_records import ScoreRows
 from cinnabar_storage.upload_ports import UploadRows
@@ -129,9 +132,20 @@ class Copy(Protocol):
         """What this shard did to a submission, by time and number."""
         ...
 
+    async def comparisons(
+        self, key: RegradeKey, kind: GradeKind, after: TaskKey, limit: int
+    ) -> list[Comparison]:
+        """At most ``limit`` grades of this kind that a regrade made, ascending by key."""
+        ...
+
 
 class Shard(UploadRows, ScoreRows, Protocol):
     """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
+
+    @property
+    def regrades(self) -> RegradeShard:
+        """Its regrades, and its part in those of others."""
+        ...
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
         """Runs ``work`` on a copy that shows everything up to ``min_lsn``.

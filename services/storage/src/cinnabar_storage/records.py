@@ -132,7 +132,7 @@ class TaskState(IntEnum):
 
 
 class Task(NamedTuple):
-    """A task that has no grade."""
+    """A task that has no grade. The grade of a ``shadow`` is to be compared, not to count."""
 
     submission_id: str
     item_id: str
@@ -142,6 +142,8 @@ class Task(NamedTuple):
     reason: str
     attempts: int
     update_time: Micros
+    regrade_id: str = ""
+    shadow: bool = False
 
 
 class GradeKind(IntEnum):

@@ -123,6 +123,8 @@ def task(given: Task) -> records_pb2.TaskRecord:
         reason=given.reason,
         attempts=given.attempts,
         update_time=timestamp(given.update_time),
+        regrade_id=given.regrade_id,
+        shadow=given.shadow,
     )
 
 

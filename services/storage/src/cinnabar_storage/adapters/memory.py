@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
 
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName
+from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_reviews import MemoryReviews
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
@@ -27,6 +28,7 @@ from cinnabar_storage.records import (
     GivenUp,
     Grade,
     Graded,
+    GradeKind,
     Lsn,
     Micros,
     NewRevision,
@@ -47,6 +49,7 @@ from cinnabar_storage.records import (
     TaskKey,
     TaskState,
 )
+from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.score_records import AssignmentScores
 
 T = TypeVar("T")
@@ -57,6 +60,12 @@ class MemoryShard(MemoryReviews):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
     authoritative: bool = True
+    regrades: MemoryRegrades = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.regrades = MemoryRegrades(
+            self.clock, self._submissions, self._tasks, self._grades, self._written, self._audited
+        )
 
     @property
     def shows(self) -> Lsn:
@@ -124,18 +133,16 @@ class MemoryShard(MemoryReviews):
         match outcome:
             case Graded():
                 del self._tasks[key]
-                self._grades[*key, outcome.generation] = Grade(
-                    key.submission_id,
-                    key.item_id,
-                    outcome.generation,
-                    outcome.score,
-                    outcome.grade,
-                    self._now(),
+                grade = Grade(*key, outcome.generation, outcome.score, outcome.grade, self._now())
+                shadow = fenced.task.shadow
+                self._grades[*key, outcome.generation] = grade._replace(
+                    kind=GradeKind.SHADOW if shadow else GradeKind.GRADED,
+                    revision_id=fenced.revision_id,
+                    regrade_id=fenced.task.regrade_id,
                     actor=outcome.worker,
                 )
-                self._audited(
-                    outcome.tenant, outcome.worker, "grade", fenced.task, detail=outcome.lease_token
-                )
+                action, detail = "shadow-grade" if shadow else "grade", outcome.lease_token
+                self._audited(outcome.tenant, outcome.worker, action, fenced.task, detail=detail)
             case GivenUp():
                 task = fenced.task._replace(
                     state=TaskState.DEAD_LETTERED,
@@ -160,7 +167,9 @@ class MemoryShard(MemoryReviews):
         open_keys = [
             key
             for key, fenced in self._tasks.items()
-            if key.submission_id in wanted and fenced.task.state == TaskState.OPEN
+            if key.submission_id in wanted
+            and fenced.task.state == TaskState.OPEN
+            and fenced.task.generation == 1
         ]
         cancelled = [self._move(key, TaskState.CANCELLED) for key in open_keys]
         for task in cancelled:
@@ -193,25 +202,26 @@ class MemoryShard(MemoryReviews):
                 return RedriveResult.NOT_DEAD_GRADED if graded else RedriveResult.NOT_FOUND, None
 
     def _open_task(self, task: Task) -> OpenTask:
-        row = self._submissions[task.submission_id]
-        lifted = self._tasks[TaskKey(task.submission_id, task.item_id)].deadline_lifted
-        return OpenTask(
-            *(task.submission_id, task.item_id, row.tenant, task.queue, task.generation),
-            *(row.priority, row.revision_id, row.answers, row.create_time),
-            *(row.grade_after, None if lifted else row.grade_by),
-        )
+        fenced = self._tasks[TaskKey(task.submission_id, task.item_id)]
+        return fenced.open_task(self._submissions[task.submission_id])
 
     async def count_tasks(self) -> TaskCounts:
         states = [fenced.task.state for fenced in self._tasks.values()]
+        # As in SQL: a grade that closed no task counts on neither side.
+        graded = [
+            grade
+            for grade in self._grades.values()
+            if grade.generation == 1 or grade.kind in (GradeKind.GRADED, GradeKind.SHADOW)
+        ]
         generations = [fenced.task.generation for fenced in self._tasks.values()]
-        generations += [generation for _, _, generation in self._grades]
+        generations += [grade.generation for grade in graded]
         return TaskCounts(
             accepted=sum(len(row.tasks) for row in self._submissions.values())
             + sum(generation > 1 for generation in generations),
             open=states.count(TaskState.OPEN),
             dead_lettered=states.count(TaskState.DEAD_LETTERED),
             cancelled=states.count(TaskState.CANCELLED),
-            graded=len(self._grades),
+            graded=len(graded),
         )
 
     async def assignment_scores(self, tenant: str, course: str, assignment: str) -> AssignmentScores:
@@ -278,13 +288,19 @@ class MemoryShard(MemoryReviews):
         return len(self._submissions[submission_id].answers) + sum(grades)
 
     def _submission(self, row: NewSubmission) -> Submission:
-        tasks = [fenced.task for key, fenced in self._tasks.items() if key.submission_id == row.submission_id]
+        counting = self._counting(row.submission_id)
+        tasks = [
+            fenced.task
+            for key, fenced in self._tasks.items()
+            if key.submission_id == row.submission_id
+            and not fenced.task.shadow
+            and (key.item_id not in counting or counting[key.item_id].generation < fenced.task.generation)
+        ]
         stored = SubmissionRow(
             *(row.submission_id, row.tenant, row.course, row.assignment, row.revision_id),
             *(row.author, row.priority, row.answers, row.max_score, row.create_time),
             *(row.grade_after, row.grade_by),
         )
-        counting = self._counting(row.submission_id)
         return Submission(stored, tasks, list(counting.values()))
 
     async def submission_ids(self, query: SubmissionQuery) -> list[str]:
@@ -355,6 +371,11 @@ class MemoryShard(MemoryReviews):
         sizes = [len(letter.task.reason.encode()) for letter in letters[: query.limit]]
         page = letters[: _fitting(sizes, max_bytes)]
         return DeadLetterPage(page, len(page) < len(letters))
+
+    async def comparisons(
+        self, key: RegradeKey, kind: GradeKind, after: TaskKey, limit: int
+    ) -> list[Comparison]:
+        return self.regrades.comparisons(key, kind, after, limit)
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
         return [self._open_generation(key) for key in keys]

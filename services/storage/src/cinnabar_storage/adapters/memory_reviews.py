@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -43,16 +44,16 @@ class MemoryReviews(MemoryUploads):
         tasks = [
             (task.item_id, task.generation, task.state)
             for task in (fenced.task for fenced in self._tasks.values())
-            if task.submission_id == submission_id
+            if task.submission_id == submission_id and not task.shadow and _is_ahead(task, counting)
         ]
         etag = etag_from(tasks, [(grade.item_id, grade.generation) for grade in counting.values()])
         if override.etag not in ("", etag):
             raise EtagMismatch(submission_id)
-        if fenced is None:
-            newest = max(known[2] for known in self._grades if known[:2] == key)
-            task = Task(*key, "", newest + 1, TaskState.OPEN, "", 0, self._now())
-        else:
-            task = self._tasks.pop(key).task
+        newest = max((known[2] for known in self._grades if known[:2] == key), default=0)
+        task = Task(*key, "", newest + 1, TaskState.OPEN, "", 0, self._now())
+        if fenced is not None:
+            closed = self._tasks.pop(key).task
+            task = closed if closed.generation > newest else task
         self._grades[*key, task.generation] = Grade(
             key.submission_id,
             key.item_id,
@@ -111,6 +112,12 @@ class MemoryReviews(MemoryUploads):
     async def check_seals(self, after: SealLink) -> SealPage:
         unsealed = sum(row.position > after.last for row in self._audit)
         return SealPage([], more=False, unsealed=unsealed, followed=ORIGIN)
+
+
+def _is_ahead(task: Task, counting: Mapping[str, Grade]) -> bool:
+    """Whether the task is of a later generation than the grade that counts."""
+    grade = counting.get(task.item_id)
+    return grade is None or task.generation > grade.generation
 
 
 def _repeats(override: Override, current: Grade) -> bool:

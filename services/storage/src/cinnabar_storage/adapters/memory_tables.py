@@ -13,6 +13,7 @@ from cinnabar_storage.records import (
     Micros,
     NewRevision,
     NewSubmission,
+    OpenTask,
     QueueControl,
     RevisionKey,
     Task,
@@ -21,11 +22,25 @@ from cinnabar_storage.records import (
 
 
 class Fenced(NamedTuple):
-    """A task that has no grade, with the fence of its last write, and whether its deadline was lifted."""
+    """A task that has no grade, the fence of its last write, and what it has of its own.
+
+    Empty or None is "as its submission".
+    """
 
     task: Task
     fence: int
     deadline_lifted: bool = False
+    priority: int | None = None
+    revision_id: str = ""
+
+    def open_task(self, row: NewSubmission) -> OpenTask:
+        """As the queue takes it; ``row`` is its submission."""
+        return OpenTask(
+            *(row.submission_id, self.task.item_id, row.tenant, self.task.queue, self.task.generation),
+            row.priority if self.priority is None else self.priority,
+            *(self.revision_id or row.revision_id, row.answers, row.create_time),
+            *(row.grade_after, None if self.deadline_lifted else row.grade_by),
+        )
 
 
 @dataclass(slots=True)

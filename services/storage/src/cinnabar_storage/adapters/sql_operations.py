@@ -27,7 +27,8 @@ WITH cancelled AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
     SELECT tenant, $3, 'cancel', submission_id, item_id, generation, '' FROM cancelled
 )
-SELECT submission_id, item_id, queue, generation, state, reason, attempts, update_time FROM cancelled
+SELECT submission_id, item_id, queue, generation, state, reason, attempts, update_time, '', false
+FROM cancelled
 """
 # The outer tasks are those of the snapshot, from before the update. A dead letter
 # there that was not opened here was opened by somebody else just now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cinnabar_storage.adapters import sql_reviews
+from cinnabar_storage.adapters import sql_regrade_statements, sql_reviews
 from cinnabar_storage.adapters.sql_server import Driver, Server
 from cinnabar_storage.adapters.sql_times import micros, micros_if
 from cinnabar_storage.audit import AuditEvent, AuditQuery
@@ -19,6 +19,7 @@ from cinnabar_storage.records import (
     DeadLetterPage,
     DeadLetterQuery,
     Grade,
+    GradeKind,
     Lsn,
     OpenTask,
     OwnedTaskKey,
@@ -33,6 +34,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
+from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.review_records import GradingQuery, Gradings
 
 # Without answers where there is no room. Sizes are known without reading what is large.
@@ -53,7 +55,8 @@ FROM (
 ORDER BY number
 """
 _TASKS = """
-SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time
+SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
+       coalesce(t.regrade_id, ''), t.shadow
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
 JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant AND NOT t.shadow
 """
@@ -142,14 +145,14 @@ ORDER BY submission_id, item_id
 _DEAD_LETTERS = """
 SELECT submission_id, item_id, queue, generation, state,
        CASE WHEN number = 1 OR bytes_before + octet_length(reason) <= $11 THEN reason END,
-       attempts, update_time, course, assignment
+       attempts, update_time, regrade_id, shadow, course, assignment
 FROM (
     SELECT page.*, row_number() OVER given AS number,
            sum(octet_length(reason)) OVER (given ROWS UNBOUNDED PRECEDING)
                - octet_length(reason) AS bytes_before
     FROM (
         SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts,
-               t.update_time, s.course, s.assignment
+               t.update_time, coalesce(t.regrade_id, '') AS regrade_id, t.shadow, s.course, s.assignment
         FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
         WHERE t.state = 2 AND t.tenant = $1 AND ($2 = '' OR t.queue = $2)
             AND (t.submission_id, t.item_id) > ($3, $4)
@@ -303,7 +306,7 @@ class SqlCopy:
             max_bytes,
         )
         page = _given(rows, query.limit, 5)
-        letters = [DeadLetter(_task(row), row[8], row[9]) for row in page]
+        letters = [DeadLetter(_task(row), row[10], row[11]) for row in page]
         return DeadLetterPage(letters, len(page) < len(rows))
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int]:
@@ -321,6 +324,12 @@ class SqlCopy:
     async def queue_controls(self) -> list[QueueControl]:
         return [QueueControl._make(row) for row in await self._fetch(_QUEUE_CONTROLS)]
 
+    async def comparisons(
+        self, key: RegradeKey, kind: GradeKind, after: TaskKey, limit: int
+    ) -> list[Comparison]:
+        rows = await self._fetch(sql_regrade_statements.COMPARISONS, *key, kind, *after, limit)
+        return [Comparison._make(row) for row in rows]
+
 
 async def count_tasks(server: Server) -> TaskCounts:
     """See ports.Shard."""
@@ -333,7 +342,7 @@ def _submission_row(row: Sequence[Any]) -> SubmissionRow:
 
 
 def _task(row: Sequence[Any]) -> Task:
-    return Task._make((*row[:7], micros(row[7])))
+    return Task._make((*row[:7], micros(row[7]), *row[8:10]))
 
 
 def tasks_of(rows: Iterable[Sequence[Any]]) -> list[Task]:

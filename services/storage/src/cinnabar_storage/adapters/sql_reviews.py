@@ -111,14 +111,16 @@ async def _override(driver: Driver, override: Override) -> Overridden:
     # Said before the etag is looked at: it is that of before the first attempt.
     if current is not None and tuple(current) == _wanted(override) and (task is None or task[3]):
         return Overridden(generation, applied=False)
-    visible = [(row[0], row[1], row[2]) for row in tasks.values() if not row[3]]
+    visible = [
+        (row[0], row[1], row[2]) for row in tasks.values() if not row[3] and row[1] > counting.get(row[0], 0)
+    ]
     if override.etag and override.etag != etag_from(visible, counting.items()):
         raise EtagMismatch(submission_id)
-    if task is None:
-        generation = await driver.fetchval(_NEWEST, *this, override.item_id) + 1
-    else:
-        generation = task[1]
+    newest: int = await driver.fetchval(_NEWEST, *this, override.item_id)
+    if task is not None:
         await driver.fetchval(_CLOSE, *this, override.item_id)
+    # A task may be older than a grade: it was overtaken by the promotion of a shadow.
+    generation = newest + 1 if task is None or task[1] <= newest else task[1]
     await driver.fetchval(
         *(_OVERRIDE, *this, override.item_id, generation, override.score, override.grade, override.actor),
         *(0 if task is None else task[4], override.reason, override.revision_id or None),

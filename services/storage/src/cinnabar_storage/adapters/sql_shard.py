@@ -22,6 +22,7 @@ from cinnabar_storage.adapters import (
 )
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
+from cinnabar_storage.adapters.sql_regrades import SqlRegrades
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
 from cinnabar_storage.adapters.sql_statistics import SqlStatistics
 from cinnabar_storage.adapters.sql_turns import Turns
@@ -77,6 +78,7 @@ class SqlShard(SqlUploads, SqlStatistics):
     ) -> None:
         self._name = f"shard-{index}"
         self._server = primary
+        self.regrades = SqlRegrades(primary)
         rotation = watch.rotation
         self._primary = SqlCopy(primary, authoritative=True, shows=lambda: rotation.primary_shows)
         self._replicas = [

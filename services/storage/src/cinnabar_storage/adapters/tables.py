@@ -135,6 +135,7 @@ tasks = Table(
     ),
     Index(
         "tasks_by_regrade",
+        "tenant",
         "regrade_id",
         "submission_id",
         "item_id",
@@ -171,6 +172,7 @@ grades = Table(
     PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
     Index(
         "grades_by_regrade",
+        "tenant",
         "regrade_id",
         "kind",
         "submission_id",
@@ -205,6 +207,7 @@ regrades = Table(
     _time("create_time"),
     # What is decided: 1 open its tasks, 2 promote, 3 discard.
     Column("wanted", SmallInteger, nullable=False, server_default=text("1")),
+    Column("decided_by", Text(collation="C"), nullable=False, server_default=text("''")),
     # Some part has not done what is wanted yet.
     Column("busy", Boolean, nullable=False, server_default=text("true")),
     _time("claimed_until"),

@@ -22,6 +22,7 @@ _EXPAND = (
         priority integer NOT NULL,
         create_time timestamptz NOT NULL DEFAULT now(),
         wanted smallint NOT NULL DEFAULT 1,
+        decided_by text COLLATE "C" NOT NULL DEFAULT '',
         busy boolean NOT NULL DEFAULT true,
         claimed_until timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT regrades_pkey PRIMARY KEY (regrade_id)
@@ -46,9 +47,9 @@ _EXPAND = (
 )
 # Built while others write. One that was left half made by a migration that died is made anew.
 _INDEXES = {
-    "tasks_by_regrade": "tasks (regrade_id, submission_id, item_id) WHERE regrade_id IS NOT NULL",
+    "tasks_by_regrade": "tasks (tenant, regrade_id, submission_id, item_id) WHERE regrade_id IS NOT NULL",
     "grades_by_regrade": (
-        "grades (regrade_id, kind, submission_id, item_id, generation) WHERE regrade_id IS NOT NULL"
+        "grades (tenant, regrade_id, kind, submission_id, item_id, generation) WHERE regrade_id IS NOT NULL"
     ),
     "grades_without_task": "grades (submission_id, item_id) WHERE generation > 1 AND kind IN (2, 4)",
 }
