@@ -99,6 +99,8 @@ class ServiceEnvironment:
     scheduler_target: str
     policy_file: str
     token_key: str = field(repr=False)
+    s3: Mapping[str, str] = field(repr=False)
+    """Settings of storage; none where there are no files."""
 
     def of(self, service: str, listen: str, metrics_listen: str = "") -> dict[str, str]:
         """The environment of one replica of ``service``; some have an address for metrics."""
@@ -109,6 +111,7 @@ class ServiceEnvironment:
                     "STORAGE_SHARDS": self.shards,
                     "STORAGE_REDIS_URL": self.redis_url,
                     "STORAGE_METRICS_LISTEN": metrics_listen,
+                    **self.s3,
                 }
             case "scheduler":
                 return {
@@ -201,7 +204,8 @@ def build_table(
         rows.append(objects.process())
     if config.services:
         rows += _service_rows(
-            config, shards, valkey, listen, metrics, policy_file, credentials.gateway_token_key
+            *(config, shards, valkey, objects, listen, metrics, policy_file),
+            credentials.gateway_token_key,
         )
         rows.append(envoy.process(needs=_names("gateway", config.gateways)))
     addresses = Addresses(
@@ -236,6 +240,7 @@ def _service_rows(
     config: StackConfig,
     shards: tuple[PostgresShard, ...],
     valkey: Valkey,
+    objects: SeaweedFS,
     listen: Mapping[str, tuple[str, ...]],
     metrics: Mapping[str, tuple[str, ...]],
     policy_file: Path,
@@ -253,6 +258,15 @@ def _service_rows(
         def target(service: str) -> str:
             return ",".join(seen(f"{service}-{n}", address) for n, address in enumerate(listen[service]))
 
+        def s3_settings() -> dict[str, str]:
+            address = seen(objects.name, objects.endpoint.removeprefix("http://"))
+            return {
+                "STORAGE_S3_ENDPOINT": f"http://{address}",
+                "STORAGE_S3_PUBLIC_ENDPOINT": objects.endpoint,
+                "STORAGE_S3_ACCESS_KEY": objects.access_key,
+                "STORAGE_S3_SECRET_KEY": objects.secret_key,
+            }
+
         return ServiceEnvironment(
             shards=",".join(
                 "|".join(seen_url(server.name, server.url) for server in (shard.primary, *shard.replicas))
@@ -263,6 +277,7 @@ def _service_rows(
             scheduler_target=target("scheduler"),
             policy_file=str(policy_file),
             token_key=token_key,
+            s3=s3_settings() if config.objects else {},
         )
 
     storages, schedulers = _names("storage", config.storages), _names("scheduler", config.schedulers)

@@ -22,7 +22,7 @@ from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStu
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import Answer
-from cinnabar_client import convert, watching
+from cinnabar_client import convert, uploads, watching
 from cinnabar_client.connection import Connection, open_channel
 from cinnabar_client.consistency import Tokens
 from cinnabar_client.data import DataCalls
@@ -293,6 +293,31 @@ class Client(DataCalls):
             SubmissionServiceStub(self._connection.channel).CancelSubmission,
             submissions_pb.CancelSubmissionRequest(name=name),
         )
+
+    # Files
+
+    async def upload(
+        self,
+        parent: str,
+        item: str,
+        content: bytes,
+        *,
+        content_type: str = "text/plain",
+        author: str = "",
+    ) -> submissions_pb.Upload:
+        """Uploads the answer to an item of an assignment, 1 byte to 16 MiB, past the suite.
+
+        Hand it in soon, as ``Answer(item=item, file=Answer.File(upload=upload.name))``: it is gone at its
+        ``expire_time`` otherwise.
+        """
+        return await uploads.upload(
+            self._connection, parent, item, content, content_type=content_type, author=author
+        )
+
+    async def download(self, name: str) -> bytes:
+        """What an uploaded answer or an artifact of a grader holds, compared with its checksum."""
+        content, _ = await uploads.download(self._connection, name)
+        return content
 
     # Operations
 

@@ -49,6 +49,8 @@ def answer_text(answer: Answer) -> str:
             return ", ".join(answer.choice.options) or "(none)"
         case "number":
             return f"{answer.number.value:g} {answer.number.unit}".rstrip()
+        case "file":
+            return f"{answer.file.upload} ({answer.file.content_type}, {answer.file.size_bytes} bytes)"
         case _:
             return " ".join(answer.text.split()) or "(empty)"
 
@@ -234,6 +236,10 @@ def _grade_parts(grade: Grade, descriptions: Mapping[str, str]) -> list[Renderab
         parts.append(Text.assemble(("says    ", "dim"), grade.feedback))
     if grade.flags:
         parts.append(Text.assemble(("flags   ", "dim"), (", ".join(grade.flags), "yellow")))
+    parts += [
+        Text.assemble(("file    ", "dim"), artifact.title, ("  ", ""), artifact.upload)
+        for artifact in grade.artifacts
+    ]
     if grade.needs_review:
         parts.append(Text.assemble(("review  ", "dim"), ("a person should look at this grade", "yellow")))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -19,6 +19,7 @@ from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.cli.files import Times, read_handed_in, requests_of
 from cinnabar_client.cli.moments import MOMENT
+from cinnabar_client.cli.uploads import uploaded
 from cinnabar_client.convert import answers_to, assignment_name
 from cinnabar_client.errors import ApiError
 from cinnabar_client.progress import Counts
@@ -35,6 +36,13 @@ _PRIORITIES = {"low": Submission.LOW, "normal": Submission.NORMAL, "high": Submi
     multiple=True,
     metavar="ITEM=ANSWER",
     help="One for each item: a text, the ids of the chosen options with commas, or a number and its unit.",
+)
+@click.option(
+    "--answer-file",
+    "files",
+    multiple=True,
+    metavar="ITEM=PATH",
+    help="The answer to a text item from a file, which is uploaded first.",
 )
 @click.option(
     "--file",
@@ -63,6 +71,7 @@ async def submit(
     session: Session,
     target: str | None,
     answers: Sequence[str],
+    files: Sequence[str],
     file: Path | None,
     author: str,
     request_id: str,
@@ -74,8 +83,8 @@ async def submit(
 ) -> int:
     """Hand in one submission (--answer), or a file of many (--file)."""
     name = assignment_name(target) if target else None
-    if (file is None) == (not answers):
-        raise click.UsageError("give either --answer, once for each item, or --file")
+    if (file is None) == (not (answers or files)):
+        raise click.UsageError("give either --answer or --answer-file, once for each item, or --file")
     if file is not None:
         if author or request_id:
             raise click.UsageError("with --file, author and request_id stand in its lines")
@@ -84,9 +93,11 @@ async def submit(
     if name is None:
         raise click.UsageError("COURSE/ASSIGNMENT is missing")
     asked = await session.client.get_assignment(str(name))
+    given, paths = _pairs(answers, "--answer"), _pairs(files, "--answer-file")
+    handed_in = answers_to(asked, given) + await uploaded(session, asked, given, paths, author)
     made = await session.client.submit(
         str(name),
-        answers_to(asked, _pairs(answers)),
+        handed_in,
         author=author,
         request_id=request_id,
         priority=_PRIORITIES[priority],
@@ -103,12 +114,13 @@ async def submit(
     return int(made.state == Submission.FAILED)
 
 
-def _pairs(answers: Sequence[str]) -> dict[str, object]:
-    pairs: dict[str, object] = {}
+def _pairs(answers: Sequence[str], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for answer in answers:
         item, equals, value = answer.partition("=")
         if not equals or item in pairs:
-            raise click.UsageError(f"--answer {answer!r} must be ITEM=ANSWER, once for each item")
+            form = "ITEM=ANSWER" if option == "--answer" else "ITEM=PATH"
+            raise click.UsageError(f"{option} {answer!r} must be {form}, once for each item")
         pairs[item] = value
     return pairs
 
