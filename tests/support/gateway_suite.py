@@ -37,6 +37,7 @@ _RULES = ("choice", "numeric", "text")
 class Real:
     """Stubs of a gateway, and how to start what stands behind it."""
 
+    address: str
     channel: grpc.aio.Channel
     assignments: AssignmentServiceAsyncStub
     submissions: SubmissionServiceAsyncStub
@@ -90,6 +91,7 @@ async def real_gateway(storage_target: str, redis_url: str) -> AsyncGenerator[Re
     )
     async with gateway_running(config) as port, channel(f"127.0.0.1:{port}") as connection:
         yield Real(
+            address=f"127.0.0.1:{port}",
             channel=connection,
             assignments=AssignmentServiceStub(connection),
             submissions=SubmissionServiceStub(connection),

@@ -140,6 +140,19 @@ async def test_a_browser_may_call_from_localhost_and_from_nowhere_else(edge: Edg
     assert allowed == ["http://localhost:3000", None]
 
 
+async def test_a_page_from_localhost_is_shown_answers_and_refusals_with_their_headers(edge: Edge) -> None:
+    for method, path, status in (("GET", f"{PARENT}/1", 200), ("GET", "/v1/nowhere", 404)):
+        for origin, allowed in (
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("https://elsewhere.example", None),
+        ):
+            async with edge.http.request(method, edge.url + path, headers={"Origin": origin}) as answer:
+                assert answer.status == status
+                assert answer.headers.get("access-control-allow-origin") == allowed
+                exposed = answer.headers.get("access-control-expose-headers", "")
+                assert ("cinnabar-consistency-token" in exposed) == (allowed is not None)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code", "reason", "field"),
     [

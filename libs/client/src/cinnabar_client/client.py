@@ -120,7 +120,7 @@ class Client(DataCalls):
 
     @property
     def consistency_token(self) -> str:
-        """Stands for all that this client has written; "" for nothing. Another that observes it sees that too.
+        """Stands for all that this client has written; "" for nothing. Who observes it sees that too.
 
         It is opaque, and good for callers of the same tenant.
         """
