@@ -6,7 +6,12 @@ from hypothesis import HealthCheck, settings
 
 import cinnabar_local as cinnabar_local  # before gRPC, whose behaviour around forks it sets
 
-pytest_plugins = ["tests.support.distribution", "tests.support.servers", "tests.support.suite"]
+pytest_plugins = [
+    "tests.support.distribution",
+    "tests.support.servers",
+    "tests.support.suite",
+    "tests.support.migrated",
+]
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])

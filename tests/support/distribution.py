@@ -1,7 +1,7 @@
 """Which tests run in one worker, and in which order workers take them (``make test`` runs several).
 
-Each worker has session fixtures of its own. Tests of one file stay together, and so do all tests of the
-session's whole suite, of which one is enough. What takes long begins early, so that nobody waits for it at
+Each worker has session fixtures of its own. Tests of one file stay together, and so do those that need the
+same costly servers: the whole suite, Postgres. What takes long begins early, so that nobody waits for it at
 the end.
 """
 
@@ -11,19 +11,33 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_SUITE = (
-    "tests/tour/",
-    "tests/integration/client/test_demo.py",
-    "tests/e2e/test_bad_input_over_rest.py",
-    "tests/e2e/test_limits.py",
-    "tests/e2e/test_operating.py",
-    "tests/e2e/test_readme.py",
-    "tests/e2e/stack/test_stack.py",
-)
+_GROUPS = {
+    "storage": (
+        "tests/integration/storage/",
+        "tests/contract/storage/",
+        "tests/e2e/stack/test_servers.py",
+    ),
+    "gateway": (
+        "tests/integration/gateway/",
+        "tests/contract/gateway/",
+        "tests/integration/scheduler/test_recovery.py",
+    ),
+    "suite": (
+        "tests/tour/",
+        "tests/integration/client/test_demo.py",
+        "tests/e2e/test_bad_input_over_rest.py",
+        "tests/e2e/test_limits.py",
+        "tests/e2e/test_operating.py",
+        "tests/e2e/test_readme.py",
+        "tests/e2e/stack/test_stack.py",
+    ),
+}
 _ORDER = (
     "tests/chaos/",
     "tests/e2e/test_bench.py",
-    "the suite",
+    "storage",
+    "suite",
+    "gateway",
     "tests/e2e/stack/test_runner.py",
     "tests/integration/client/",
     "tests/integration/",
@@ -36,7 +50,10 @@ _ORDER = (
 
 def group_of(nodeid: str) -> str:
     """What the test ``nodeid`` must share a worker with: a name that is equal for all of these."""
-    return "the suite" if nodeid.startswith(_SUITE) else nodeid.partition("::")[0]
+    for name, starts in _GROUPS.items():
+        if nodeid.startswith(starts):
+            return name
+    return nodeid.partition("::")[0]
 
 
 def rank(nodeid: str) -> int:

@@ -3,6 +3,7 @@
 ``valkey_url``            an empty database of Valkey for one test
 ``postgres_shards``       two shards (primary and streaming replica each) with an empty database for one test
 ``new_postgres_shards``   the same as a factory, for fixtures that share databases over a module
+                          (tests.support.migrated has databases with the schema)
 ``valkey_cluster_url``    an empty Valkey Cluster of three primaries and three replicas for one test
 ``valkey_server``, ``valkey_cluster``, ``postgres_servers``   the servers, to kill, pause and restart
 """
@@ -45,6 +46,11 @@ class ShardUrls:
     def setting(self) -> str:
         """This shard's part of ``STORAGE_SHARDS``: ``primary|replica``; shards are joined by a comma."""
         return "|".join((self.primary_url, *self.replica_urls))
+
+    @property
+    def database(self) -> str:
+        """The name of its database."""
+        return self.primary_url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +179,7 @@ async def _database(shard: PostgresShard) -> AsyncGenerator[ShardUrls]:
         written = await connection.fetchval("SELECT pg_current_wal_lsn()::text")
     try:
         for replica in shard.replicas:
-            await _until_replayed(replica.superuser_url, written)
+            await until_replayed(replica.superuser_url, written)
         yield ShardUrls(
             primary_url=shard.primary.url_of(name),
             replica_urls=tuple(replica.url_of(name) for replica in shard.replicas),
@@ -183,7 +189,8 @@ async def _database(shard: PostgresShard) -> AsyncGenerator[ShardUrls]:
             await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _until_replayed(replica_url: str, position: object) -> None:
+async def until_replayed(replica_url: str, position: object) -> None:
+    """Waits until a replica has all up to ``position``, a number of the WAL as text."""
     query = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
     async with asyncio.timeout(_REPLAY_SECONDS), sql.connected(replica_url) as connection:
         while not await connection.fetchval(query, position):  # noqa: ASYNC110 - only asking tells

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from cinnabar.storage.v1 import storage_service_pb2_grpc as rpc
 from cinnabar_common.channels import channel
-from cinnabar_storage.app import migrate_all, running
+from cinnabar_storage.app import running
 from cinnabar_storage.config import StorageConfig
-from tests.support.servers import NewPostgresShards, ShardUrls
+from tests.support.servers import ShardUrls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +50,11 @@ async def storage_on(shards: list[ShardUrls], **settings: Any) -> AsyncGenerator
 
 
 @pytest_asyncio.fixture(scope="module")
-async def storage_shards(new_postgres_shards: NewPostgresShards) -> AsyncGenerator[list[ShardUrls]]:
+async def storage_shards(
+    new_migrated_shards: Callable[[], AbstractAsyncContextManager[list[ShardUrls]]],
+) -> AsyncGenerator[list[ShardUrls]]:
     """Two shards with the schema and nothing in it."""
-    async with new_postgres_shards() as shards:
-        await migrate_all(config_for(shards))
+    async with new_migrated_shards() as shards:
         yield shards
 
 

@@ -6,13 +6,12 @@ import pytest_asyncio
 
 from tests.support.gateway_suite import Real, real_gateway
 from tests.support.servers import ShardUrls
-from tests.support.storage_service import config_for, migrate_all, storage_on
+from tests.support.storage_service import storage_on
 
 
 @pytest_asyncio.fixture
-async def real(postgres_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerator[Real]:
+async def real(migrated_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerator[Real]:
     """A gateway on real storage with one assignment; the scheduler is up to the test."""
-    await migrate_all(config_for(postgres_shards))
-    async with storage_on(postgres_shards) as storage, real_gateway(storage.address, valkey_url) as made:
+    async with storage_on(migrated_shards) as storage, real_gateway(storage.address, valkey_url) as made:
         await made.assignment()
         yield made

@@ -21,6 +21,7 @@ from cinnabar_common.clock import SystemClock
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
+from cinnabar_gateway.adapters.upload_client import UploadClient
 from cinnabar_gateway.admission import Settlement
 from cinnabar_gateway.app import Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
@@ -30,7 +31,7 @@ from cinnabar_scheduler.config import SchedulerConfig
 from tests.support.gateway_suite import PARENT, create_request
 from tests.support.gateway_world import COURSE, INSTRUCTOR, SECRET, STUDENT, items, refusal_in, refusal_of
 from tests.support.servers import ShardUrls, ValkeyServer
-from tests.support.storage_service import config_for, migrate_all, storage_on
+from tests.support.storage_service import storage_on
 
 CALLS = 1_000
 SECONDS = 60.0
@@ -99,6 +100,7 @@ class Two:
         outside = Outside(
             assignments=store,
             submissions=store,
+            uploads=UploadClient(storage),
             queue=SchedulerClient(scheduler, [scheduler]),
             admissions=admissions(scheduler, timeout_seconds=5),
             changes=[SchedulerChanges(scheduler)],
@@ -118,11 +120,10 @@ class Two:
 
 
 @pytest_asyncio.fixture
-async def two(postgres_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerator[Two]:
+async def two(migrated_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerator[Two]:
     """Two gateways, a scheduler whose reservations run out soon, an assignment."""
-    await migrate_all(config_for(postgres_shards))
     async with AsyncExitStack() as exits:
-        storage = await exits.enter_async_context(storage_on(postgres_shards, pool_wait_seconds=SECONDS))
+        storage = await exits.enter_async_context(storage_on(migrated_shards, pool_wait_seconds=SECONDS))
         config = SchedulerConfig(
             redis_url=valkey_url,
             storage_target=storage.address,
@@ -133,7 +134,7 @@ async def two(postgres_shards: list[ShardUrls], valkey_url: str) -> AsyncGenerat
         port = await exits.enter_async_context(scheduler_running(config))
         made = Two(
             channels=[],
-            shards=postgres_shards,
+            shards=migrated_shards,
             exits=exits,
             storage_target=storage.address,
             scheduler_target=f"127.0.0.1:{port}",

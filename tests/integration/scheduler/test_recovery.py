@@ -17,7 +17,7 @@ from tests.support.scheduler_process import SchedulerProcess, Suite
 from tests.support.scheduler_storage import FakeStorage
 from tests.support.servers import ShardUrls
 from tests.support.storage_records import new_submission
-from tests.support.storage_service import Storage, config_for, migrate_all, storage_on
+from tests.support.storage_service import Storage, storage_on
 from tests.support.waiting import until
 
 QUEUE = "text"
@@ -65,10 +65,9 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(postgres_shards: list[ShardUrls], valkey_url: str, tmp_path: Path) -> AsyncGenerator[World]:
+async def world(migrated_shards: list[ShardUrls], valkey_url: str, tmp_path: Path) -> AsyncGenerator[World]:
     """Empty."""
-    await migrate_all(config_for(postgres_shards))
-    async with storage_on(postgres_shards) as storage:
+    async with storage_on(migrated_shards) as storage:
         suite = Suite(valkey_url, FakeStorage(), storage.address, tmp_path)
         try:
             one, two = [await suite.scheduler(sweep_seconds="0.5") for _ in range(2)]
