@@ -54,7 +54,8 @@ async def test_positions_name_the_shards_that_were_written(stored: Stored) -> No
     first = await created(stored, *rows)
     assert {position.shard for position in first} == shards == {0, 1}
     second = await created(stored, *(submission(tenant) for _ in range(20)))
-    assert all(dict(second)[shard] > lsn for shard, lsn in first)
+    before = {position.shard: position.lsn for position in first}
+    assert all(position.lsn > before[position.shard] for position in second)
 
 
 async def test_no_rows_are_no_work(stored: Stored) -> None:

@@ -36,9 +36,9 @@ from cinnabar_storage import convert
 from cinnabar_storage.adapters import sql_writes
 from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.app import migrate_all
+from cinnabar_storage.bucket_map import ShardMap
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.records import NewSubmission, Outcome
-from cinnabar_storage.sharding import ShardMap
 from tests.support.storage_records import graded, key, new_submission
 
 BATCH = 500
@@ -148,7 +148,7 @@ async def _through_grpc(
 
 async def _alone(servers: Sequence[Server], count: int) -> list[float]:
     creates, commits = _requests(count)
-    of = ShardMap(2).shard_of_id
+    of = ShardMap.contiguous(2).shard_of_id
     rows: list[tuple[int, Sequence[NewSubmission]]] = []
     outcomes: list[tuple[int, Sequence[Outcome]]] = []
     for shard in range(2):

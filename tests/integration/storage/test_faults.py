@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import DependencyUnavailable, from_rpc_error
 from cinnabar_local import sql
-from cinnabar_storage.sharding import ShardMap
+from cinnabar_storage.bucket_map import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
 from tests.support.storage_records import given_up, graded, key, new_submission
 from tests.support.storage_service import Storage, storage_on
@@ -29,7 +29,7 @@ def by_shard(count: int) -> dict[int, pb.NewSubmission]:
     found: dict[int, pb.NewSubmission] = {}
     while len(found) < count:
         submission = new_submission()
-        shard = ShardMap(count).shard_of_id(submission.submission_id)
+        shard = ShardMap.contiguous(count).shard_of_id(submission.submission_id)
         assert shard is not None
         found[shard] = submission
     return found
@@ -129,7 +129,7 @@ async def test_everything_that_changes_a_task_is_in_the_audit(
     await storage.writer.CancelSubmissions(
         pb.CancelSubmissionsRequest(submissions=[key(submission)], actor="ann")
     )
-    shard = ShardMap(2).shard_of_id(submission.submission_id)
+    shard = ShardMap.contiguous(2).shard_of_id(submission.submission_id)
     assert shard is not None
     async with sql.connected(storage_shards[shard].primary_url) as connection:
         rows = await connection.fetchval(

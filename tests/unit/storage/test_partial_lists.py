@@ -32,22 +32,28 @@ DOWN = DependencyUnavailable("postgres")
 class Failing(MemoryShard):
     """A shard that fails to be read: at once, or after so many reads."""
 
-    error: SuiteError | None = None
-    reads_left: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        # Shared by all views of the shard: how many reads go well, and what comes then.
+        self._failure: list[tuple[int, SuiteError]] = []
 
     def fail(self, error: SuiteError, *, after: int = 0) -> None:
         """From the read after the next ``after`` on."""
-        self.error = error
-        self.reads_left = after
+        self._failure[:] = [(after, error)]
+
+    def mend(self) -> None:
+        """No read fails any more."""
+        self._failure.clear()
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
         return await self.read_primary(work)
 
     async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
-        if self.error is not None:
-            if not self.reads_left:
-                raise self.error
-            self.reads_left -= 1
+        if self._failure:
+            left, error = self._failure.pop()
+            self._failure.append((left - 1, error))
+            if left <= 0:
+                raise error
         return await work(self)
 
 
@@ -102,7 +108,7 @@ async def test_a_shard_that_comes_back_is_in_the_pages_from_then_on(stored: Worl
     stored.failing[2].fail(DOWN)
     first = await stored.submissions.list(stored.query(), [])
     last = first.submissions[-1].row.submission_id
-    stored.failing[2].error = None
+    stored.failing[2].mend()
     rest = await stored.submissions.list(stored.query(last, limit=100), [])
     assert not rest.unreachable
     assert [one.row.submission_id for one in rest.submissions] == [

@@ -6,20 +6,21 @@ import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from cinnabar_common.names import BUCKETS, Bucket, new_id
+from cinnabar_storage.bucket_map import ShardMap
 from cinnabar_storage.records import Lsn, Position
-from cinnabar_storage.sharding import MinPositions, ShardMap, gather, gather_reachable
+from cinnabar_storage.sharding import MinPositions, gather, gather_reachable
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 10, 1024])
 def test_shards_have_contiguous_equal_ranges(shards: int) -> None:
-    placed = [ShardMap(shards).shard_of(Bucket(bucket)) for bucket in range(BUCKETS)]
+    placed = [ShardMap.contiguous(shards).shard_of(Bucket(bucket)) for bucket in range(BUCKETS)]
     assert placed == sorted(placed)
     sizes = [placed.count(shard) for shard in range(shards)]
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_an_id_alone_says_its_shard() -> None:
-    two = ShardMap(2)
+    two = ShardMap.contiguous(2)
     assert two.shard_of_id(new_id(Bucket(0))) == 0
     assert two.shard_of_id(new_id(Bucket(511))) == 0
     assert two.shard_of_id(new_id(Bucket(512))) == 1
@@ -29,7 +30,7 @@ def test_an_id_alone_says_its_shard() -> None:
 
 def test_keys_are_grouped_once_and_bad_ones_left_out() -> None:
     low, high = new_id(Bucket(1)), new_id(Bucket(1000))
-    groups = ShardMap(2).by_shard([low, "bad", high, low], lambda key: key)
+    groups = ShardMap.contiguous(2).by_shard([low, "bad", high, low], lambda key: key)
     assert groups == {0: [low], 1: [high]}
 
 

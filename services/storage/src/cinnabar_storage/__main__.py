@@ -10,6 +10,7 @@ from cinnabar_common.server import main
 from cinnabar_storage.adapters.sql_migrations import SchemaError
 from cinnabar_storage.app import migrate_all, running
 from cinnabar_storage.config import StorageConfig
+from cinnabar_storage.live_map import NobodyOwnsAnything
 
 if __name__ == "__main__":
     try:
@@ -21,5 +22,5 @@ if __name__ == "__main__":
                 asyncio.run(migrate_all(load(StorageConfig, prefix="STORAGE_", env=os.environ)))
             case _:
                 sys.exit("usage: python -m cinnabar_storage [migrate]")
-    except (ConfigError, SchemaError) as error:
+    except (ConfigError, NobodyOwnsAnything, SchemaError) as error:
         sys.exit(str(error))

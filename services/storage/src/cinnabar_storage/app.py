@@ -28,6 +28,7 @@ from cinnabar_common.server import serving
 from cinnabar_storage import responses
 from cinnabar_storage.adapters.grading_content import grade_parts, item_plans
 from cinnabar_storage.adapters.minio_objects import minio_objects
+from cinnabar_storage.adapters.sql_buckets import give_out
 from cinnabar_storage.adapters.sql_migrations import migrate, require_head
 from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.adapters.sql_shard import sql_shard
@@ -36,6 +37,7 @@ from cinnabar_storage.cached_reads import CachedReads
 from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
+from cinnabar_storage.live_map import live_map
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
@@ -67,7 +69,7 @@ _COLLECTOR_LOCK = 0x63_6F_6C_6C_65_63_74  # "collect": advisory locks have numbe
 async def running(config: StorageConfig) -> AsyncGenerator[int]:
     """The whole service for the length of the block; yields the port.
 
-    Raises SchemaError when a shard is not migrated.
+    Raises SchemaError when a shard is not migrated, NobodyOwnsAnything when the buckets are not given out.
     """
     async with AsyncExitStack() as exits:
         urls = config.urls()
@@ -76,12 +78,14 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             connect_seconds=config.connect_seconds,
             wait_seconds=config.start_wait_seconds,
         )
-        shards = Shards(
-            [
-                await exits.enter_async_context(sql_shard(index, shard, config))
-                for index, shard in enumerate(urls)
-            ]
+        all_shards = [
+            await exits.enter_async_context(sql_shard(index, shard, config))
+            for index, shard in enumerate(urls)
+        ]
+        source = await exits.enter_async_context(
+            live_map(all_shards, poll_seconds=config.map_poll_seconds, wait_seconds=config.start_wait_seconds)
         )
+        shards = Shards(all_shards, source, patience_seconds=config.fence_wait_seconds)
         # After the shards, so that it reads no more when they close.
         cached = await exits.enter_async_context(caching(config))
         shards.invalidations = cached.invalidations
@@ -186,12 +190,12 @@ async def collecting(shards: Shards, objects: Objects, config: StorageConfig) ->
 
 
 async def migrate_all(config: StorageConfig) -> None:
-    """Brings the schema of every shard up to date. Raises SchemaError."""
+    """Brings the schema of every shard up to date, and gives out the buckets. Raises SchemaError."""
+    primary_urls = [shard[0] for shard in config.urls()]
     await migrate(
-        [shard[0] for shard in config.urls()],
-        connect_seconds=config.connect_seconds,
-        wait_seconds=config.start_wait_seconds,
+        primary_urls, connect_seconds=config.connect_seconds, wait_seconds=config.start_wait_seconds
     )
+    await give_out(primary_urls, connect_seconds=config.connect_seconds)
 
 
 def _checks(shards: Shards) -> dict[str, Check]:

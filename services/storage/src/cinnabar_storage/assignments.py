@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
-from cinnabar_common.names import id_bucket
+from cinnabar_common.names import Bucket, id_bucket
 from cinnabar_storage.invalidation import assignment_key
 from cinnabar_storage.ports import Copy, Shard
 from cinnabar_storage.records import (
@@ -20,7 +20,7 @@ from cinnabar_storage.records import (
     RevisionKey,
     RevisionQuery,
 )
-from cinnabar_storage.sharding import MinPositions, Shards, course_bucket, gather
+from cinnabar_storage.sharding import Shards, course_bucket
 
 
 class Assignments:
@@ -31,15 +31,18 @@ class Assignments:
 
     async def create(self, revision: NewRevision) -> tuple[Assignment, Position]:
         """Raises InvalidRequest, ResourceExists, DependencyUnavailable, Overloaded."""
-        index, shard = self._shard_for(revision)
-        assignment, lsn = await shard.create_assignment(revision)
-        return assignment, self._told(revision, Position(index, lsn))
+        index, assignment, lsn = await self._shards.at(
+            _bucket(revision), lambda index, shard: _placed(index, shard.create_assignment(revision))
+        )
+        return assignment, self._told(revision, self._shards.position(index, lsn))
 
     async def update(self, revision: NewRevision, expected_revision_id: str) -> tuple[Assignment, Position]:
         """Raises InvalidRequest, ResourceNotFound, EtagMismatch, DependencyUnavailable, Overloaded."""
-        index, shard = self._shard_for(revision)
-        assignment, lsn = await shard.update_assignment(revision, expected_revision_id)
-        return assignment, self._told(revision, Position(index, lsn))
+        index, assignment, lsn = await self._shards.at(
+            _bucket(revision),
+            lambda index, shard: _placed(index, shard.update_assignment(revision, expected_revision_id)),
+        )
+        return assignment, self._told(revision, self._shards.position(index, lsn))
 
     def _told(self, revision: NewRevision, position: Position) -> Position:
         self._shards.invalidations.changed(
@@ -47,24 +50,15 @@ class Assignments:
         )
         return position
 
-    def _shard_for(self, revision: NewRevision) -> tuple[int, Shard]:
-        if id_bucket(revision.revision_id) != course_bucket(revision.tenant, revision.course):
-            raise InvalidRequest(
-                [FieldViolation("assignment.revision_id", "must be an id in the bucket of its course")]
-            )
-        return self._shards.of_course(revision.tenant, revision.course)
-
     async def get(self, keys: Sequence[AssignmentKey], positions: Sequence[Position]) -> list[Assignment]:
         """Those that exist, in any order. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
-        minimum = MinPositions(positions, len(self._shards))
-        groups: dict[int, list[AssignmentKey]] = {}
-        for key in dict.fromkeys(keys):
-            index, _ = self._shards.of_course(key.tenant, key.course)
-            groups.setdefault(index, []).append(key)
-        answers = await gather(
-            {shard: _get(self._shards[shard], group, minimum.of(shard)) for shard, group in groups.items()}
+        minimum = await self._shards.minimum(positions)
+        parts = await self._shards.each(
+            list(dict.fromkeys(keys)),
+            lambda key: course_bucket(key.tenant, key.course),
+            lambda index, shard, group: _get(shard, group, minimum.of(index)),
         )
-        return list(chain.from_iterable(answers.values()))
+        return list(chain.from_iterable(part.answer for part in parts))
 
     async def get_one(
         self, key: AssignmentKey, positions: Sequence[Position]
@@ -73,39 +67,61 @@ class Assignments:
 
         Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
-        index, shard = self._shards.of_course(key.tenant, key.course)
+        minimum = await self._shards.minimum(positions)
 
         async def work(copy: Copy) -> tuple[list[Assignment], Lsn, bool]:
             shows = copy.shows
             return await copy.assignments([key]), shows, copy.authoritative
 
-        minimum = MinPositions(positions, len(self._shards)).of(index)
-        found, shows, authoritative = await shard.read(work, min_lsn=minimum)
-        if not found and not authoritative:
-            found, shows, _ = await shard.read_primary(work)
-        return (found[0], Position(index, shows)) if found else None
+        async def read(index: int, shard: Shard) -> tuple[Assignment, Position] | None:
+            found, shows, authoritative = await shard.read(work, min_lsn=minimum.of(index))
+            if not found and not authoritative:
+                found, shows, _ = await shard.read_primary(work)
+            return (found[0], self._shards.position(index, shows)) if found else None
+
+        return await self._shards.at(course_bucket(key.tenant, key.course), read)
 
     async def revisions(self, keys: Sequence[RevisionKey]) -> list[Assignment]:
         """Those that exist, in any order. Raises DependencyUnavailable, Overloaded."""
-        groups = self._shards.map.by_shard(keys, lambda key: key.revision_id)
-        answers = await gather(
-            {shard: _revisions(self._shards[shard], group) for shard, group in groups.items()}
+        parts = await self._shards.each(
+            list(dict.fromkeys(keys)),
+            lambda key: id_bucket(key.revision_id),
+            lambda _, shard, group: _revisions(shard, group),
         )
-        return list(chain.from_iterable(answers.values()))
+        return list(chain.from_iterable(part.answer for part in parts))
 
     async def list(self, query: AssignmentQuery, positions: Sequence[Position]) -> AssignmentPage:
         """A page, by id, of at most MAX_PAGE_BYTES of specs but at least one.
 
         Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
-        minimum = MinPositions(positions, len(self._shards))
-        index, shard = self._shards.of_course(query.tenant, query.course)
-        return await shard.read(lambda copy: copy.assignments_of_course(query), min_lsn=minimum.of(index))
+        minimum = await self._shards.minimum(positions)
+        return await self._shards.at(
+            course_bucket(query.tenant, query.course),
+            lambda index, shard: shard.read(
+                lambda copy: copy.assignments_of_course(query), min_lsn=minimum.of(index)
+            ),
+        )
 
     async def revision_ids(self, query: RevisionQuery) -> list[str]:
         """A page, newest first, from the primary. Raises DependencyUnavailable, Overloaded."""
-        _, shard = self._shards.of_course(query.tenant, query.course)
-        return await shard.read_primary(lambda copy: copy.revision_ids(query))
+        return await self._shards.at(
+            course_bucket(query.tenant, query.course),
+            lambda _, shard: shard.read_primary(lambda copy: copy.revision_ids(query)),
+        )
+
+
+def _bucket(revision: NewRevision) -> Bucket:
+    bucket = course_bucket(revision.tenant, revision.course)
+    if id_bucket(revision.revision_id) != bucket:
+        raise InvalidRequest(
+            [FieldViolation("assignment.revision_id", "must be an id in the bucket of its course")]
+        )
+    return bucket
+
+
+async def _placed(index: int, call: Awaitable[tuple[Assignment, Lsn]]) -> tuple[int, Assignment, Lsn]:
+    return index, *await call
 
 
 async def _get(shard: Shard, keys: Sequence[AssignmentKey], min_lsn: Lsn) -> list[Assignment]:

@@ -80,6 +80,10 @@ class StorageConfig:
     """How often expired uploads are looked for."""
     regrade_claim_seconds: float = 5.0
     """A regrade that no gateway has advanced for so long is given to the next that asks."""
+    map_poll_seconds: float = 1.0
+    """How often the shards are asked what they own; also done at once when one of them disagrees."""
+    fence_wait_seconds: float = 2.0
+    """How long a call waits for a bucket that is about to change shards."""
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 
@@ -100,7 +104,16 @@ class StorageConfig:
                 raise ValueError(f"STORAGE_{name.upper()} must be at least 1")
         for name in (
             *("pool_wait", "connect", "statement", "replica_statement"),
-            *("count", "replica_poll", "follow_poll", "follow", "start_wait", "regrade_claim"),
+            *(
+                "count",
+                "replica_poll",
+                "follow_poll",
+                "follow",
+                "start_wait",
+                "map_poll",
+                "fence_wait",
+                "regrade_claim",
+            ),
             *("redis_timeout", "cache_max_age", "cache_ttl"),
         ):
             if getattr(self, f"{name}_seconds") <= 0:

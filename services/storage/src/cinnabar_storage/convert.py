@@ -218,7 +218,7 @@ def new_revision(given: records_pb2.AssignmentRecord) -> NewRevision:
 def positions(given: Sequence[position_pb2.Position]) -> list[Position]:
     """What a read must show."""
     _at_most("min_positions", len(given), MAX_KEYS)
-    return [Position(position.shard, Lsn(position.lsn)) for position in given]
+    return [Position(position.shard, Lsn(position.lsn), position.epoch) for position in given]
 
 
 def submission_keys(given: Sequence[pb.SubmissionKey]) -> list[SubmissionKey]:

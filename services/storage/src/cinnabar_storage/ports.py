@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from cinnabar_storage.audit import AuditEvent, AuditQuery, SealLink, SealPage
+from cinnabar_storage.bucket_map import BucketSet, Claims
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -50,7 +51,16 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
 class Copy(Protocol):
-    """One copy of a shard's data: the primary or a replica. Reads filter by tenant."""
+    """One copy of a shard's data: the primary or a replica. Reads filter by tenant.
+
+    When it `holds` buckets, reads raise BucketsElsewhere unless all of these are owned by its shard
+    in the state that was read.
+    """
+
+    @property
+    def buckets(self) -> BucketSet:
+        """The buckets that are asked for. What lists rows by anything but ids shows only those of them."""
+        ...
 
     @property
     def authoritative(self) -> bool:
@@ -140,7 +150,24 @@ class Copy(Protocol):
 
 
 class Shard(UploadRows, ScoreRows, Protocol):
-    """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit."""
+    """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit.
+
+    A write of a row in a bucket that is not owned here, or that is fenced, raises
+    BucketsElsewhere and does nothing.
+    """
+
+    def holding(self, buckets: BucketSet, version: int = 0) -> Shard:
+        """The same shard, asked for these buckets only; ``version`` as in ShardMap.
+
+        Its reads, and its writes where they find nothing to change, raise
+        BucketsElsewhere unless all of them are owned here; `read_primary` and
+        writes also when one is fenced: somebody else may own it by now.
+        """
+        ...
+
+    async def claims(self) -> Claims:
+        """The buckets that it owns; as a replica saw it when the primary does not answer."""
+        ...
 
     @property
     def regrades(self) -> RegradeShard:

@@ -17,10 +17,11 @@ Lsn = NewType("Lsn", int)
 
 
 class Position(NamedTuple):
-    """How far a shard's log had come."""
+    """How far a shard's log had come, and the epoch of the bucket map then (0 when not known)."""
 
     shard: int
     lsn: Lsn
+    epoch: int = 0
 
 
 class NewTask(NamedTuple):

@@ -60,7 +60,7 @@ def _timestamp_if(time: Micros | None) -> Timestamp | None:
 
 def position(given: Position) -> position_pb2.Position:
     """A position in a shard's log."""
-    return position_pb2.Position(shard=given.shard, lsn=given.lsn)
+    return position_pb2.Position(shard=given.shard, lsn=given.lsn, epoch=given.epoch)
 
 
 def created(results: Sequence[Created], positions: Iterable[Position]) -> pb.CreateSubmissionsResponse:

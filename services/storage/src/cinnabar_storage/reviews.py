@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound
+from cinnabar_common.names import id_bucket
 from cinnabar_storage.audit import (
     AuditCursor,
     AuditEvent,
@@ -46,21 +47,26 @@ class Reviews:
     async def override(self, override: Override) -> tuple[Overridden, Position]:
         """Raises ResourceNotFound, EtagMismatch, DependencyUnavailable, Overloaded."""
         tenant, submission_id = override.key
-        shard = self._shards.map.shard_of_id(submission_id)
-        if shard is None:
+        bucket = id_bucket(submission_id)
+        if bucket is None:
             raise ResourceNotFound(submission_id)
-        overridden, lsn = await self._shards[shard].override_grade(override)
-        position = Position(shard, lsn)
+        [(shard, _, (overridden, lsn))] = await self._shards.each(
+            [override], lambda _: bucket, lambda _, shard, __: shard.override_grade(override)
+        )
+        position = self._shards.position(shard, lsn)
         self._shards.invalidations.changed([submission_key(tenant, submission_id)], position)
         return overridden, position
 
     async def gradings(self, query: GradingQuery, positions: Sequence[Position]) -> Gradings:
         """Raises InvalidRequest, DependencyUnavailable, Overloaded."""
-        minimum = MinPositions(positions, len(self._shards))
-        shard = self._shards.map.shard_of_id(query.key.submission_id)
-        if shard is None:
+        minimum = await self._shards.minimum(positions)
+        bucket = id_bucket(query.key.submission_id)
+        if bucket is None:
             return Gradings([], more=False)
-        return await self._shards[shard].read(lambda copy: copy.gradings(query), min_lsn=minimum.of(shard))
+        return await self._shards.at(
+            bucket,
+            lambda index, shard: shard.read(lambda copy: copy.gradings(query), min_lsn=minimum.of(index)),
+        )
 
     async def audit_events(
         self, key: SubmissionKey, after: AuditCursor | None, limit: int, positions: Sequence[Position]

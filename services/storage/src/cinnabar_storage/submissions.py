@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
-from cinnabar_common.names import id_bucket
+from cinnabar_common.names import Bucket, id_bucket
 from cinnabar_storage.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, Shard
 from cinnabar_storage.records import (
@@ -21,21 +21,14 @@ from cinnabar_storage.records import (
     SubmissionQuery,
     Task,
 )
-from cinnabar_storage.sharding import (
-    MinPositions,
-    Shards,
-    author_bucket,
-    gather,
-    gather_partly,
-    gather_reachable,
-)
+from cinnabar_storage.sharding import Part, Shards, author_bucket
 
 Bodies = tuple[list[Submission], list[SubmissionKey]]
 """Submissions, and those that there was no room for."""
 
 
-def _submission_id(key: SubmissionKey) -> str:
-    return key.submission_id
+def _bucket_of(key: SubmissionKey) -> Bucket | None:
+    return id_bucket(key.submission_id)
 
 
 class Submissions:
@@ -50,37 +43,32 @@ class Submissions:
         Rows of a shard that cannot be reached are UNAVAILABLE. Raises
         InvalidRequest when an id is not in its author's bucket, Overloaded.
         """
-        groups = self._by_shard(rows)
-        answers = await gather_reachable(
-            {
-                shard: self._shards[shard].create_submissions([rows[index] for index in indexes])
-                for shard, indexes in groups.items()
-            }
+        buckets = [self._bucket(index, row) for index, row in enumerate(rows)]
+        parts, _ = await self._shards.each_reachable(
+            range(len(rows)),
+            lambda index: buckets[index],
+            lambda _, shard, indexes: shard.create_submissions([rows[index] for index in indexes]),
         )
         results = [Created(CreateStatus.UNAVAILABLE, row.submission_id) for row in rows]
         positions: list[Position] = []
-        for shard, (created, lsn) in answers.items():
-            for index, result in zip(groups[shard], created, strict=True):
+        for shard, indexes, (created, lsn) in parts:
+            for index, result in zip(indexes, created, strict=True):
                 results[index] = result
-            positions.append(Position(shard, lsn))
+            positions.append(self._shards.position(shard, lsn))
         return results, positions
 
-    def _by_shard(self, rows: Sequence[NewSubmission]) -> dict[int, list[int]]:
-        groups: dict[int, list[int]] = {}
-        shard_of = self._shards.map.shard_of
-        for index, row in enumerate(rows):
-            bucket = author_bucket(row.tenant, row.author)
-            # A row that is only looked for need not have an id.
-            if not row.existing_only and id_bucket(row.submission_id) != bucket:
-                raise InvalidRequest(
-                    [
-                        FieldViolation(
-                            f"submissions[{index}].submission_id", "must be an id in the bucket of its author"
-                        )
-                    ]
-                )
-            groups.setdefault(shard_of(bucket), []).append(index)
-        return groups
+    def _bucket(self, index: int, row: NewSubmission) -> Bucket:
+        bucket = author_bucket(row.tenant, row.author)
+        # A row that is only looked for need not have an id.
+        if not row.existing_only and id_bucket(row.submission_id) != bucket:
+            raise InvalidRequest(
+                [
+                    FieldViolation(
+                        f"submissions[{index}].submission_id", "must be an id in the bucket of its author"
+                    )
+                ]
+            )
+        return bucket
 
     async def cancel(
         self, keys: Sequence[SubmissionKey], actor: str
@@ -90,18 +78,17 @@ class Submissions:
         Returns these, where that can be read, and the submissions whose shard
         could not be reached. Raises Overloaded.
         """
-        groups = self._shards.map.by_shard(keys, _submission_id)
-        answers = await gather_reachable(
-            {shard: self._shards[shard].cancel_submissions(group, actor) for shard, group in groups.items()}
+        keys = list(dict.fromkeys(keys))
+        parts, silent = await self._shards.each_reachable(
+            keys, _bucket_of, lambda _, shard, group: shard.cancel_submissions(group, actor)
         )
-        cancelled = list(chain.from_iterable(tasks for tasks, _ in answers.values()))
-        positions = [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
-        for position in positions:
+        cancelled = list(chain.from_iterable(part.answer[0] for part in parts))
+        positions = [self._shards.position(part.shard, part.answer[1]) for part in parts]
+        for part, position in zip(parts, positions, strict=True):
             self._shards.invalidations.changed(
-                [submission_key(*key) for key in groups[position.shard]], position
+                [submission_key(*keys[index]) for index in part.indexes], position
             )
-        silent = [key for shard, group in groups.items() if shard not in answers for key in group]
-        return cancelled, positions, silent
+        return cancelled, positions, [keys[index] for index in silent]
 
     async def get(self, keys: Sequence[SubmissionKey], positions: Sequence[Position]) -> Bodies:
         """Those that exist, in any order, and those that there was no room for.
@@ -110,17 +97,16 @@ class Submissions:
         Of each shard the first of ``keys`` is given, and from the first that is
         left out none. Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
-        return _together(await gather(self._gets(keys, positions)))
+        wanted = list(dict.fromkeys(keys))
+        return _together(await self._shards.each(wanted, _bucket_of, await self._reading(wanted, positions)))
 
-    def _gets(
+    async def _reading(
         self, keys: Sequence[SubmissionKey], positions: Sequence[Position]
-    ) -> dict[int, Coroutine[object, object, Bodies]]:
-        minimum = MinPositions(positions, len(self._shards))
-        groups = self._shards.map.by_shard(keys, _submission_id)
-        return {
-            shard: _get(self._shards[shard], group, minimum.of(shard), MAX_PAGE_BYTES // len(groups))
-            for shard, group in groups.items()
-        }
+    ) -> Callable[[int, Shard, Sequence[SubmissionKey]], Awaitable[Bodies]]:
+        minimum = await self._shards.minimum(positions)
+        shards = {self._shards.map.shard_of_id(key.submission_id) for key in keys}
+        room = MAX_PAGE_BYTES // max(1, len(shards))
+        return lambda index, shard, group: _get(shard, group, minimum.of(index), room)
 
     async def list(self, query: SubmissionQuery, positions: Sequence[Position]) -> SubmissionPage:
         """A page, newest first, of at most MAX_PAGE_BYTES of answers and grades but at least one row.
@@ -130,26 +116,28 @@ class Submissions:
 
         Raises InvalidRequest, Overloaded, and DependencyUnavailable when nothing can be said.
         """
-        minimum = MinPositions(positions, len(self._shards))
-        if query.author:
-            wanted = [self._shards.map.shard_of(author_bucket(query.tenant, query.author))]
-        else:
-            wanted = list(range(len(self._shards)))
+        minimum = await self._shards.minimum(positions)
         one_more = query._replace(limit=query.limit + 1)
 
-        async def ids(shard: int) -> list[str]:
-            return await self._shards[shard].read(
-                lambda copy: copy.submission_ids(one_more), min_lsn=minimum.of(shard)
-            )
+        async def ids(index: int, shard: Shard) -> list[str]:
+            return await shard.read(lambda copy: copy.submission_ids(one_more), min_lsn=minimum.of(index))
 
-        offered, silent = await gather_partly({shard: ids(shard) for shard in wanted})
-        page = sorted(chain.from_iterable(offered.values()), reverse=True)
+        silent: list[int] = []
+        if query.author:
+            offered = [await self._shards.at(author_bucket(query.tenant, query.author), ids)]
+        else:
+            answers, silent = await self._shards.scatter_partly(ids)
+            offered = answers.values()
+        page = sorted(chain.from_iterable(offered), reverse=True)
         # Bodies are read for the page only, not for what each shard offered. A
         # replica that is behind the one that gave the id is made up for by the primary.
-        bodies, lost = await gather_partly(
-            self._gets([SubmissionKey(query.tenant, key) for key in page[: query.limit]], positions)
+        keys = [SubmissionKey(query.tenant, key) for key in page[: query.limit]]
+        parts, missing = await self._shards.each_partly(
+            keys, _bucket_of, await self._reading(keys, positions)
         )
-        found, left_out = _together(bodies)
+        found, left_out = _together(parts)
+        shards = (self._shards.map.shard_of_id(keys[index].submission_id) for index in missing)
+        lost = {shard for shard in shards if shard is not None}
         # The page ends before the newest that is left out: what another shard has after it comes again.
         end = max((key.submission_id for key in left_out), default="")
         shown = sorted(
@@ -169,25 +157,27 @@ class Submissions:
 
         Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
-        index = self._shards.map.shard_of_id(key.submission_id)
-        if index is None:
+        bucket = id_bucket(key.submission_id)
+        if bucket is None:
             return None
-        shard = self._shards[index]
+        minimum = await self._shards.minimum(positions)
 
         async def work(copy: Copy) -> tuple[list[Submission], Lsn, bool]:
             shows = copy.shows
             return (await copy.submissions([key], max_bytes=MAX_PAGE_BYTES))[0], shows, copy.authoritative
 
-        minimum = MinPositions(positions, len(self._shards)).of(index)
-        found, shows, authoritative = await shard.read(work, min_lsn=minimum)
-        if not found and not authoritative:
-            found, shows, _ = await shard.read_primary(work)
-        return (found[0], Position(index, shows)) if found else None
+        async def read(index: int, shard: Shard) -> tuple[Submission, Position] | None:
+            found, shows, authoritative = await shard.read(work, min_lsn=minimum.of(index))
+            if not found and not authoritative:
+                found, shows, _ = await shard.read_primary(work)
+            return (found[0], self._shards.position(index, shows)) if found else None
+
+        return await self._shards.at(bucket, read)
 
 
-def _together(parts: Mapping[int, Bodies]) -> Bodies:
-    found = list(chain.from_iterable(found for found, _ in parts.values()))
-    return found, list(chain.from_iterable(left_out for _, left_out in parts.values()))
+def _together(parts: Sequence[Part[Bodies]]) -> Bodies:
+    found = list(chain.from_iterable(part.answer[0] for part in parts))
+    return found, list(chain.from_iterable(part.answer[1] for part in parts))
 
 
 async def _get(shard: Shard, keys: Sequence[SubmissionKey], min_lsn: Lsn, max_bytes: int) -> Bodies:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, repeat
+from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
+from cinnabar_common.names import id_bucket
 from cinnabar_storage.invalidation import submission_key
-from cinnabar_storage.ports import MAX_PAGE_BYTES, Shard
+from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     CommitResult,
     DeadLetter,
@@ -21,7 +22,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
-from cinnabar_storage.sharding import Shards, gather_partly, gather_reachable
+from cinnabar_storage.sharding import Shards
 
 
 class Tasks:
@@ -36,32 +37,25 @@ class Tasks:
         Outcomes of a shard that cannot be reached are UNAVAILABLE; those of an
         id that cannot exist are SUPERSEDED. Raises Overloaded.
         """
-        groups: dict[int, list[int]] = {}
-        results: list[CommitResult] = [CommitResult.UNAVAILABLE] * len(outcomes)
-        shard_of_id = self._shards.map.shard_of_id
-        for index, outcome in enumerate(outcomes):
-            shard = shard_of_id(outcome.submission_id)
-            if shard is None:
-                # One bad id must not hold up the outcomes of everybody else.
-                results[index] = CommitResult.SUPERSEDED
-            else:
-                groups.setdefault(shard, []).append(index)
-        answers = await gather_reachable(
-            {
-                shard: self._shards[shard].commit_outcomes([outcomes[index] for index in indexes])
-                for shard, indexes in groups.items()
-            }
+        # One bad id must not hold up the outcomes of everybody else.
+        results = [CommitResult.SUPERSEDED] * len(outcomes)
+        parts, silent = await self._shards.each_reachable(
+            range(len(outcomes)),
+            lambda index: id_bucket(outcomes[index].submission_id),
+            lambda _, shard, indexes: shard.commit_outcomes([outcomes[index] for index in indexes]),
         )
         positions: list[Position] = []
-        for shard, (committed, lsn) in answers.items():
-            for index, result in zip(groups[shard], committed, strict=True):
+        for shard, indexes, (committed, lsn) in parts:
+            for index, result in zip(indexes, committed, strict=True):
                 results[index] = result
-            position = Position(shard, lsn)
+            position = self._shards.position(shard, lsn)
             positions.append(position)
             # Refused ones too: an attempt before, of which no answer came back, may have written them.
             self._shards.invalidations.changed(
-                [submission_key(outcomes[index][0], outcomes[index][1]) for index in groups[shard]], position
+                [submission_key(outcomes[index][0], outcomes[index][1]) for index in indexes], position
             )
+        for index in silent:
+            results[index] = CommitResult.UNAVAILABLE
         return results, positions
 
     async def redrive(
@@ -75,24 +69,23 @@ class Tasks:
         rest. And the positions at which this can be read. Keys of a shard that
         cannot be reached are UNAVAILABLE. Raises Overloaded.
         """
-        groups = self._shards.map.by_shard(keys, lambda key: key.submission_id)
-        answers = await gather_reachable(
-            {
-                shard: self._shards[shard].redrive_tasks(tenant, group, actor)
-                for shard, group in groups.items()
-            }
+        wanted = list(dict.fromkeys(keys))
+        parts, silent = await self._shards.each_reachable(
+            wanted,
+            lambda key: id_bucket(key.submission_id),
+            lambda _, shard, group: shard.redrive_tasks(tenant, group, actor),
         )
-        for shard, (_, lsn) in answers.items():
+        positions = [self._shards.position(part.shard, part.answer[1]) for part in parts]
+        for part, position in zip(parts, positions, strict=True):
             self._shards.invalidations.changed(
-                [submission_key(tenant, key.submission_id) for key in groups[shard]], Position(shard, lsn)
+                [submission_key(tenant, wanted[index].submission_id) for index in part.indexes], position
             )
-        fates: dict[TaskKey, RedriveResult] = {}
+        fates = {wanted[index]: RedriveResult.UNAVAILABLE for index in silent}
         opened: list[OpenTask] = []
         room = MAX_PAGE_BYTES
-        for shard, group in groups.items():
-            redriven = answers[shard][0] if shard in answers else repeat((RedriveResult.UNAVAILABLE, None))
-            for key, (result, task) in zip(group, redriven, strict=False):
-                fates[key] = result
+        for _, indexes, (redriven, _) in parts:
+            for index, (result, task) in zip(indexes, redriven, strict=True):
+                fates[wanted[index]] = result
                 if task is not None and (not opened or len(task.answers) <= room):
                     room -= len(task.answers)
                     opened.append(task)
@@ -102,46 +95,37 @@ class Tasks:
             results.append(result)
             if result is RedriveResult.REDRIVEN:
                 fates[key] = RedriveResult.NOT_DEAD_OPEN
-        return results, opened, [Position(shard, lsn) for shard, (_, lsn) in answers.items()]
+        return results, opened, positions
 
     async def open_generations(self, keys: Sequence[OwnedTaskKey]) -> list[int | None]:
         """Of each task, in order, the generation that is open; 0 when none is.
 
         None when its shard cannot be reached. Reads the primaries. Raises Overloaded.
         """
-        groups: dict[int, list[int]] = {}
-        generations: list[int | None] = [None] * len(keys)
-        for index, key in enumerate(keys):
-            shard = self._shards.map.shard_of_id(key.submission_id)
-            if shard is None:
-                generations[index] = 0
-            else:
-                groups.setdefault(shard, []).append(index)
-        answers = await gather_reachable(
-            {
-                shard: self._read_generations(shard, [keys[index] for index in indexes])
-                for shard, indexes in groups.items()
-            }
+        parts, silent = await self._shards.each_reachable(
+            keys,
+            lambda key: id_bucket(key.submission_id),
+            lambda _, shard, group: shard.read_primary(lambda copy: copy.open_generations(group)),
         )
-        for shard, found in answers.items():
-            for index, generation in zip(groups[shard], found, strict=True):
+        generations: list[int | None] = [0] * len(keys)
+        for _, indexes, found in parts:
+            for index, generation in zip(indexes, found, strict=True):
                 generations[index] = generation
+        for index in silent:
+            generations[index] = None
         return generations
-
-    async def _read_generations(self, shard: int, keys: Sequence[OwnedTaskKey]) -> list[int]:
-        return await self._shards[shard].read_primary(lambda copy: copy.open_generations(keys))
 
     async def count(self, shard: int) -> TaskCounts:
         """The tasks of one shard in one snapshot, which may be a little old.
 
         Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
         """
-        return await self._shard(shard).count_tasks()
+        return await self._shards.whole(self._checked(shard), lambda held: held.count_tasks())
 
-    def _shard(self, index: int) -> Shard:
+    def _checked(self, index: int) -> int:
         if not 0 <= index < len(self._shards):
             raise InvalidRequest([FieldViolation("shard", "no such shard")])
-        return self._shards[index]
+        return index
 
     async def open(self, shard: int, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
         """Open tasks of one shard in the order of their keys, from the primary, and whether there are more.
@@ -150,7 +134,10 @@ class Tasks:
 
         Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
         """
-        return await self._shard(shard).read_primary(lambda copy: copy.open_tasks(after, limit))
+        return await self._shards.whole(
+            self._checked(shard),
+            lambda held: held.read_primary(lambda copy: copy.open_tasks(after, limit)),
+        )
 
     async def dead_letters(self, query: DeadLetterQuery) -> DeadLetterPage:
         """A page of a tenant's dead letters, of at most MAX_PAGE_BYTES of reasons but at least one.
@@ -159,11 +146,8 @@ class Tasks:
         Raises Overloaded, and DependencyUnavailable when no shard can be reached.
         """
         room = MAX_PAGE_BYTES // len(self._shards)
-        answers, silent = await gather_partly(
-            {
-                index: shard.read_primary(lambda copy: copy.dead_letters(query, max_bytes=room))
-                for index, shard in enumerate(self._shards)
-            }
+        answers, silent = await self._shards.scatter_partly(
+            lambda _, shard: shard.read_primary(lambda copy: copy.dead_letters(query, max_bytes=room))
         )
         merged = sorted(chain.from_iterable(page.letters for page in answers.values()), key=_letter_key)
         # A shard that has more says nothing of what comes after the last that it gave.

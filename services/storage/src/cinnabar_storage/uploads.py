@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, ResourceNotFound
 from cinnabar_common.names import Bucket, id_bucket, new_id
 from cinnabar_storage.records import Micros, Position
-from cinnabar_storage.sharding import Shards, author_bucket, gather, gather_reachable
-from cinnabar_storage.upload_ports import Objects, UploadRows
+from cinnabar_storage.sharding import Shards, author_bucket
+from cinnabar_storage.upload_ports import Objects
 from cinnabar_storage.upload_records import (
     FILES,
     STAGING,
@@ -99,13 +98,14 @@ class Uploads:
             *(facts.content_type, facts.size_bytes, facts.sha256),
             *(UploadState.PENDING, key, now, expire_time, submission_id),
         )
-        shard = self._shards.map.shard_of(bucket)
-        stored, lsn = await self._shards[shard].create_upload(upload)
+        [(shard, _, (stored, lsn))] = await self._shards.each(
+            [upload], lambda _: bucket, lambda _, rows, __: rows.create_upload(upload)
+        )
         if stored is None:
             raise ResourceNotFound(f"submissions/{submission_id}")
         internal = isinstance(place, ArtifactPlace)
         form = self._objects.form(key, facts, seconds=self._form_seconds, internal=internal)
-        return stored, form, Position(shard, lsn)
+        return stored, form, self._shards.position(shard, lsn)
 
     async def verify(self, tenant: str, uses: Sequence[Use]) -> list[Verified]:
         """Whether the uploads can be used as said; one result per use, in order.
@@ -113,15 +113,13 @@ class Uploads:
         Raises DependencyUnavailable when there is no store of objects at all, Overloaded.
         """
         objects = self._objects
-        groups = self._shards.map.by_shard(uses, lambda use: use.upload_id)
-        answers = await gather_reachable(
-            {
-                shard: self._shards[shard].uploads(tenant, [use.upload_id for use in group])
-                for shard, group in groups.items()
-            }
+        parts, missing = await self._shards.each_reachable(
+            uses,
+            lambda use: id_bucket(use.upload_id),
+            lambda _, shard, some: shard.uploads(tenant, list({use.upload_id for use in some})),
         )
-        found = {upload.upload_id: upload for upload in chain.from_iterable(answers.values())}
-        silent = {use for shard, group in groups.items() if shard not in answers for use in group}
+        found = {upload.upload_id: upload for part in parts for upload in part.answer}
+        silent = {uses[index] for index in missing}
         results = [_judged(found.get(use.upload_id), use, self._now()) for use in uses]
         for index, use in enumerate(uses):
             if use in silent:
@@ -145,12 +143,14 @@ class Uploads:
 
     async def _look(self, objects: Objects, upload: Upload) -> Verified:
         """Verifies one upload that is PENDING."""
-        rows = self._rows(upload.upload_id)
+        bucket = _bucket_of(upload.upload_id)
         key = f"{FILES}{upload.tenant}/{upload.upload_id}/{secrets.token_hex(16)}"
         try:
             verdict = await _examined(objects, upload, key)
             if verdict is Verdict.READY:
-                won = await rows.verify_uploads(upload.tenant, {upload.upload_id: key})
+                won = await self._shards.at(
+                    bucket, lambda _, rows: rows.verify_uploads(upload.tenant, {upload.upload_id: key})
+                )
                 if won:
                     await objects.delete([upload.object_key])
                     return Verified(Verdict.READY, upload.facts)
@@ -165,16 +165,10 @@ class Uploads:
         except Overloaded:
             return Verified(Verdict.UNAVAILABLE)
         # Somebody else may have been faster, and have taken the object away.
-        again = await rows.uploads(upload.tenant, [upload.upload_id])
+        again = await self._shards.at(bucket, lambda _, rows: rows.uploads(upload.tenant, [upload.upload_id]))
         if again and again[0].state == UploadState.VERIFIED:
             return Verified(Verdict.READY, upload.facts)
         return Verified(verdict)
-
-    def _rows(self, upload_id: str) -> UploadRows:
-        shard = self._shards.map.shard_of_id(upload_id)
-        if shard is None:
-            raise ResourceNotFound(f"uploads/{upload_id}")
-        return self._shards[shard]
 
     async def downloads(
         self, tenant: str, upload_ids: Sequence[str], *, author: str, submission_id: str, internal: bool
@@ -185,13 +179,12 @@ class Uploads:
         DependencyUnavailable, Overloaded.
         """
         objects = self._objects
-        groups = self._shards.map.by_shard(upload_ids, str)
-        answers = await gather(
-            {shard: self._shards[shard].uploads(tenant, group) for shard, group in groups.items()}
+        parts = await self._shards.each(
+            upload_ids, id_bucket, lambda _, shard, some: shard.uploads(tenant, list(dict.fromkeys(some)))
         )
         wanted = [
             upload
-            for upload in chain.from_iterable(answers.values())
+            for upload in {upload.upload_id: upload for part in parts for upload in part.answer}.values()
             if upload.state == UploadState.VERIFIED
             and author in ("", upload.author)
             and submission_id in ("", upload.submission_id)
@@ -216,13 +209,25 @@ class Uploads:
         stays deleted. Without a store of objects rows alone can be there, from when
         there was one: they are left, and the error says so.
         """
-        rows = self._shards[self._shards.map.shard_of(author_bucket(tenant, author))]
+        bucket = author_bucket(tenant, author)
         erased = 0
-        while uploads := await rows.uploads_of(tenant, author, _ERASE_BATCH):
+        while uploads := await self._shards.at(
+            bucket, lambda _, rows: rows.uploads_of(tenant, author, _ERASE_BATCH)
+        ):
             await self._objects.delete([upload.object_key for upload in uploads])
-            await rows.drop_uploads(uploads)
+            await self._drop(bucket, uploads)
             erased += len(uploads)
         return erased
+
+    async def _drop(self, bucket: Bucket, uploads: Sequence[Upload]) -> None:
+        await self._shards.at(bucket, lambda _, rows: rows.drop_uploads(uploads))
+
+
+def _bucket_of(upload_id: str) -> Bucket:
+    bucket = id_bucket(upload_id)
+    if bucket is None:
+        raise ResourceNotFound(f"uploads/{upload_id}")
+    return bucket
 
 
 def _bucket(tenant: str, place: AnswerPlace | ArtifactPlace) -> Bucket:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
 
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
-from cinnabar_common.names import AssignmentName
+from cinnabar_common.names import AssignmentName, id_bucket
 from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_reviews import MemoryReviews
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
+from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketSet, BucketState, Claim, Claims
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -60,6 +62,7 @@ class MemoryShard(MemoryReviews):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
     authoritative: bool = True
+    buckets: BucketSet = ALL_BUCKETS
     regrades: MemoryRegrades = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +72,18 @@ class MemoryShard(MemoryReviews):
 
     @property
     def shows(self) -> Lsn:
-        return Lsn(self._lsn)
+        return Lsn(len(self._writes))
+
+    def holding(self, buckets: BucketSet, version: int = 0) -> MemoryShard:
+        view = copy(self)
+        view.buckets = buckets
+        return view
+
+    async def claims(self) -> Claims:
+        return Claims(1, [Claim(bucket, BucketState.OWNED, 1) for bucket in self.buckets.numbers])
+
+    def _held(self, submission_id: str) -> bool:
+        return id_bucket(submission_id) in self.buckets
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
         return await work(self)
@@ -206,17 +220,19 @@ class MemoryShard(MemoryReviews):
         return fenced.open_task(self._submissions[task.submission_id])
 
     async def count_tasks(self) -> TaskCounts:
-        states = [fenced.task.state for fenced in self._tasks.values()]
+        tasks = [fenced.task for key, fenced in self._tasks.items() if self._held(key.submission_id)]
+        states = [task.state for task in tasks]
         # As in SQL: a grade that closed no task counts on neither side.
         graded = [
             grade
             for grade in self._grades.values()
-            if grade.generation == 1 or grade.kind in (GradeKind.GRADED, GradeKind.SHADOW)
+            if self._held(grade.submission_id)
+            and (grade.generation == 1 or grade.kind in (GradeKind.GRADED, GradeKind.SHADOW))
         ]
-        generations = [fenced.task.generation for fenced in self._tasks.values()]
+        generations = [task.generation for task in tasks]
         generations += [grade.generation for grade in graded]
         return TaskCounts(
-            accepted=sum(len(row.tasks) for row in self._submissions.values())
+            accepted=sum(len(row.tasks) for key, row in self._submissions.items() if self._held(key))
             + sum(generation > 1 for generation in generations),
             open=states.count(TaskState.OPEN),
             dead_lettered=states.count(TaskState.DEAD_LETTERED),
@@ -310,6 +326,7 @@ class MemoryShard(MemoryReviews):
             if (row.tenant, row.course, row.assignment) == query[:3]
             and query.author in ("", row.author)
             and (not query.before or row.submission_id < query.before)
+            and self._held(row.submission_id)
         ]
         return sorted(ids, reverse=True)[: query.limit]
 
@@ -345,7 +362,9 @@ class MemoryShard(MemoryReviews):
 
     def _in_state(self, state: TaskState, after: TaskKey) -> list[Task]:
         keys = sorted(
-            key for key, fenced in self._tasks.items() if fenced.task.state == state and key > after
+            key
+            for key, fenced in self._tasks.items()
+            if fenced.task.state == state and key > after and self._held(key.submission_id)
         )
         return [self._tasks[key].task for key in keys]
 

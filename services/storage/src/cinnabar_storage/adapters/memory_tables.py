@@ -56,7 +56,7 @@ class MemoryTables:
     """The tables of a shard."""
 
     clock: Clock = field(default_factory=SystemClock)
-    _lsn: int = 0
+    _writes: list[None] = field(default_factory=list[None])
     _submissions: dict[str, NewSubmission] = field(default_factory=dict[str, NewSubmission])
     _requests: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
     _tasks: dict[TaskKey, Fenced] = field(default_factory=dict[TaskKey, Fenced])
@@ -75,8 +75,8 @@ class MemoryTables:
         return Micros(int(self.clock.time() * 1_000_000))
 
     def _written(self) -> Lsn:
-        self._lsn += 1
-        return Lsn(self._lsn)
+        self._writes.append(None)
+        return Lsn(len(self._writes))
 
     def _owner(self, submission_id: str) -> str | None:
         row = self._submissions.get(submission_id)

@@ -82,6 +82,8 @@ async def cancel_submissions(
 
     async def work(driver: Driver) -> tuple[list[Task], Lsn]:
         rows = await driver.fetch(_CANCEL, *zip(*sorted(keys), strict=True), actor)
+        if len({row[0] for row in rows}) < len(keys):
+            await server.require(driver)
         return tasks_of(rows), await flushed(driver)
 
     return await server.run(work)
@@ -100,6 +102,8 @@ async def redrive_tasks(
                 result = RedriveResult(row[11])
                 opened = open_task(row) if result is RedriveResult.REDRIVEN else None
                 results[TaskKey(row[0], row[1])] = (result, opened)
+            if any(opened is None for _, opened in results.values()):
+                await server.require(driver)
         return await flushed(driver)
 
     lsn = await server.run(work)

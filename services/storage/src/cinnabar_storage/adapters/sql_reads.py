@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from cinnabar_storage.adapters import sql_regrade_statements, sql_reviews
 from cinnabar_storage.adapters.sql_server import Driver, Server
 from cinnabar_storage.adapters.sql_times import micros, micros_if
 from cinnabar_storage.audit import AuditEvent, AuditQuery
+from cinnabar_storage.bucket_map import BucketSet
 from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     Assignment,
@@ -36,6 +37,21 @@ from cinnabar_storage.records import (
 )
 from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.review_records import GradingQuery, Gradings
+
+T = TypeVar("T")
+
+
+def held(column: str, count: str, mask: str) -> str:
+    """The condition that a row is of a bucket that is asked for, as SQL.
+
+    ``column`` has its id, ``count`` and ``mask`` are the parameters for the
+    number of buckets that are asked for and for `BucketSet.mask`. A shard may
+    have rows of buckets that are arriving or leaving; when it has none, the rows
+    are not looked at one by one: all of what is asked for is owned (see
+    `Server.require`), so equal numbers are equal sets.
+    """
+    return f"((SELECT count(*) FROM buckets) = {count} OR get_bit({mask}, bucket_of_id({column})) <> 0)"
+
 
 # Without answers where there is no room. Sizes are known without reading what is large.
 _SUBMISSIONS = """
@@ -68,9 +84,10 @@ FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
 JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant AND g.kind <> 3
 ORDER BY g.submission_id, g.item_id, g.generation DESC
 """
-_IDS = """
+_IDS = f"""
 SELECT submission_id FROM submissions
 WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR submission_id < $4)
+    AND {held("submission_id", "$6", "$7")}
 ORDER BY submission_id DESC LIMIT $5
 """
 _IDS_OF_AUTHOR = """
@@ -119,7 +136,7 @@ WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR revision_i
 ORDER BY revision_id DESC LIMIT $5
 """
 # The one read over all tenants: recovery rebuilds the queues of everybody.
-_OPEN_TASKS = """
+_OPEN_TASKS = f"""
 SELECT submission_id, item_id, tenant, queue, generation, priority, revision_id,
        CASE WHEN number = 1 OR bytes_before + octet_length(answers) <= $4 THEN answers END,
        create_time, grade_after, grade_by
@@ -135,6 +152,7 @@ FROM (
                CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
         FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
         WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
+            AND {held("t.submission_id", "$5", "$6")}
         ORDER BY t.submission_id, t.item_id LIMIT $3::bigint + 1
     ) AS page
     WINDOW given AS (ORDER BY submission_id, item_id)
@@ -142,7 +160,7 @@ FROM (
 WHERE bytes_before <= $4::bigint OR number = 2
 ORDER BY submission_id, item_id
 """
-_DEAD_LETTERS = """
+_DEAD_LETTERS = f"""
 SELECT submission_id, item_id, queue, generation, state,
        CASE WHEN number = 1 OR bytes_before + octet_length(reason) <= $11 THEN reason END,
        attempts, update_time, regrade_id, shadow, course, assignment
@@ -160,6 +178,7 @@ FROM (
             AND ($8 = '' OR strpos(t.reason, $8) > 0)
             AND ($9::bigint IS NULL OR t.update_time >= timestamptz 'epoch' + $9 * interval '1 microsecond')
             AND ($10::bigint IS NULL OR t.update_time < timestamptz 'epoch' + $10 * interval '1 microsecond')
+            AND {held("t.submission_id", "$12", "$13")}
         ORDER BY t.submission_id, t.item_id LIMIT $5::bigint + 1
     ) AS page
     WINDOW given AS (ORDER BY submission_id, item_id)
@@ -180,7 +199,7 @@ _QUEUE_CONTROLS = "SELECT queue, state, actor FROM queue_controls ORDER BY queue
 # later generation is a regrade, accepted after the submission, unless a person
 # gave it or promoted it: that is a grade beside the tasks, and a regrade that a
 # person forestalls is as if it had never been.
-_COUNT_TASKS = """
+_COUNT_TASKS = f"""
 SELECT accepted.tasks + open.regrades + graded.regrades - apart.grades,
        open.open, open.dead_lettered, open.cancelled, graded.tasks - apart.grades
 FROM (
@@ -190,19 +209,26 @@ FROM (
         + (SELECT count(*) FROM grades g
            WHERE g.submission_id = s.submission_id AND g.tenant = s.tenant AND g.generation = 1)
     )), 0)::bigint AS tasks
-    FROM submissions s
+    FROM submissions s WHERE {held("s.submission_id", "$1", "$2")}
 ) AS accepted, (
     SELECT count(*) FILTER (WHERE state = 1) AS open,
            count(*) FILTER (WHERE state = 2) AS dead_lettered,
            count(*) FILTER (WHERE state = 3) AS cancelled,
            count(*) FILTER (WHERE generation > 1) AS regrades
-    FROM tasks
+    FROM tasks WHERE {held("submission_id", "$1", "$2")}
 ) AS open, (
-    SELECT count(*) AS tasks, count(*) FILTER (WHERE generation > 1) AS regrades FROM grades
+    SELECT count(*) AS tasks, count(*) FILTER (WHERE generation > 1) AS regrades
+    FROM grades WHERE {held("submission_id", "$1", "$2")}
 ) AS graded, (
-    SELECT count(*) AS grades FROM grades WHERE generation > 1 AND kind IN (2, 4)
+    SELECT count(*) AS grades FROM grades
+    WHERE generation > 1 AND kind IN (2, 4) AND {held("submission_id", "$1", "$2")}
 ) AS apart
 """
+
+
+def held_args(buckets: BucketSet) -> tuple[int, bytes]:
+    """The arguments for the parameters of `held`."""
+    return len(buckets), buckets.mask
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
@@ -215,12 +241,19 @@ def _given(rows: list[Sequence[Any]], limit: int, large: int) -> list[Sequence[A
 
 
 class SqlCopy:
-    """Implements ports.Copy on one server; ``authoritative`` when it is the primary."""
+    """Implements ports.Copy on one server; ``authoritative`` when it is the primary.
 
-    def __init__(self, server: Server, *, authoritative: bool, shows: Callable[[], Lsn]) -> None:
+    Every read goes through `_run`, which sees to it that the buckets of the
+    server are owned there, and with ``fenced`` false that none is fenced.
+    """
+
+    def __init__(
+        self, server: Server, *, authoritative: bool, shows: Callable[[], Lsn], fenced: bool = True
+    ) -> None:
         self._server = server
         self._authoritative = authoritative
         self._shows = shows
+        self._fenced = fenced
 
     @property
     def authoritative(self) -> bool:
@@ -230,8 +263,15 @@ class SqlCopy:
     def shows(self) -> Lsn:
         return self._shows()
 
+    @property
+    def buckets(self) -> BucketSet:
+        return self._server.buckets
+
+    async def _run(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        return await self._server.read(work, fenced=self._fenced)
+
     async def _fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
-        return await self._server.run(lambda driver: driver.fetch(query, *args))
+        return await self._run(lambda driver: driver.fetch(query, *args))
 
     async def submissions(
         self, keys: Sequence[SubmissionKey], *, max_bytes: int
@@ -250,7 +290,7 @@ class SqlCopy:
             tasks = await driver.fetch(_TASKS, *here)
             return rows, tasks, await driver.fetch(_GRADES, *here)
 
-        rows, tasks, grades = await self._server.run(work)
+        rows, tasks, grades = await self._run(work)
         found: dict[str, Submission] = {}
         left_out: list[SubmissionKey] = []
         for row in rows:
@@ -273,7 +313,7 @@ class SqlCopy:
         if query.author:
             rows = await self._fetch(_IDS_OF_AUTHOR, *args, query.author)
         else:
-            rows = await self._fetch(_IDS, *args)
+            rows = await self._fetch(_IDS, *args, *held_args(self.buckets))
         return [row[0] for row in rows]
 
     async def assignments(self, keys: Sequence[AssignmentKey]) -> list[Assignment]:
@@ -295,7 +335,7 @@ class SqlCopy:
         return [row[0] for row in await self._fetch(_REVISION_IDS, *query)]
 
     async def open_tasks(self, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
-        rows = await self._fetch(_OPEN_TASKS, *after, limit, MAX_PAGE_BYTES)
+        rows = await self._fetch(_OPEN_TASKS, *after, limit, MAX_PAGE_BYTES, *held_args(self.buckets))
         page = _given(rows, limit, 7)
         return list(map(open_task, page)), len(page) < len(rows)
 
@@ -303,7 +343,7 @@ class SqlCopy:
         rows = await self._fetch(
             *(_DEAD_LETTERS, query.tenant, query.queue, *query.after, query.limit),
             *(query.course, query.assignment, query.reason, query.given_up_after, query.given_up_before),
-            max_bytes,
+            *(max_bytes, *held_args(self.buckets)),
         )
         page = _given(rows, query.limit, 5)
         letters = [DeadLetter(_task(row), row[10], row[11]) for row in page]
@@ -313,7 +353,7 @@ class SqlCopy:
         if not keys:
             return []
         arrays = tuple(_columns(keys))
-        return await self._server.run(lambda driver: driver.fetchval(_OPEN_GENERATIONS, *arrays))
+        return await self._run(lambda driver: driver.fetchval(_OPEN_GENERATIONS, *arrays))
 
     async def gradings(self, query: GradingQuery) -> Gradings:
         return await sql_reviews.gradings(self._server, query)
@@ -333,7 +373,7 @@ class SqlCopy:
 
 async def count_tasks(server: Server) -> TaskCounts:
     """See ports.Shard."""
-    [row] = await server.run(lambda driver: driver.fetch(_COUNT_TASKS))
+    [row] = await server.read(lambda driver: driver.fetch(_COUNT_TASKS, *held_args(server.buckets)))
     return TaskCounts._make(row)
 
 

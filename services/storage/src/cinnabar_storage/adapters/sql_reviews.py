@@ -151,7 +151,7 @@ async def gradings(server: Server, query: GradingQuery) -> Gradings:
         )
         return Gradings(page, more=more)
 
-    return await server.run(work)
+    return await server.read(work)
 
 
 def _grading(row: Sequence[Any]) -> Grading:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
 from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg
@@ -20,6 +21,7 @@ from cinnabar_common.errors import (
     Overloaded,
     SuiteError,
 )
+from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketsElsewhere, BucketSet
 from cinnabar_storage.records import Lsn
 
 T = TypeVar("T")
@@ -38,6 +40,7 @@ _GONE = (
     "25006",  # read only: no longer the primary
 )
 _BAD_TEXT = "22021"  # U+0000, which Postgres cannot keep
+_NOT_OWNED = "CB001"  # our own, raised by the guard: the detail has the buckets
 
 
 class Driver(Protocol):
@@ -80,10 +83,24 @@ class _TryAgain(Exception):
     """The statement lost against a concurrent one and did nothing."""
 
 
+# States 1 and 2 are owned and open, 3 is owned and fenced.
+_OWNED = "SELECT count(*) FROM buckets WHERE bucket = ANY($1::smallint[]) AND state <= $2"
+_NOT_OWNED_OF = """
+SELECT array_agg(k) FROM unnest($1::smallint[]) AS k
+WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.bucket = k AND b.state <= $2)
+"""
+_ROUTED_BY = "SELECT set_config('cinnabar.map', $1, false)"
+
+
 class Server:
     """Connections to one server, bounded; ``async with server`` closes them at the end.
 
-    `run` gives every statement its own transaction, `transact` all of them one.
+    `run` gives every statement its own transaction, `transact` all of them one;
+    `read` is `run` for what changes nothing. Of a server that is `holding`
+    buckets, the last two see to it that these are owned there, and `run` does
+    when an error comes of it; what else a write reports because it found no
+    row, it must first confirm by `require`.
+
     Connections go back to the pool without a rollback; one that is left inside
     of a transaction does not go back.
     """
@@ -99,6 +116,8 @@ class Server:
         statement_seconds: float,
     ) -> None:
         self.name = name
+        self._held: BucketSet | None = None
+        self._version = 0
         self._pool_size = pool_size
         self._statement_seconds = statement_seconds
         self._engine = engine_of(
@@ -124,6 +143,31 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self._engine.dispose()
 
+    def holding(self, buckets: BucketSet, version: int = 0) -> Server:
+        """The same connections, for these buckets; ``version``: see ShardMap."""
+        view = copy(self)
+        view._held = buckets
+        view._version = version
+        return view
+
+    @property
+    def buckets(self) -> BucketSet:
+        """The buckets that it is asked for."""
+        return ALL_BUCKETS if self._held is None else self._held
+
+    async def require(self, driver: Driver, *, fenced: bool = False) -> None:
+        """Returns when all buckets that it is asked for are owned here; also fenced ones with ``fenced``.
+
+        Raises BucketsElsewhere.
+        """
+        if self._held is None:
+            return
+        worst = 3 if fenced else 2
+        numbers = self._held.numbers
+        if await driver.fetchval(_OWNED, numbers, worst) < len(numbers):
+            missing = await driver.fetchval(_NOT_OWNED_OF, numbers, worst)
+            raise BucketsElsewhere(missing or numbers)
+
     async def run(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         """Runs ``work``, which must be safe to repeat, on a connection of its own.
 
@@ -132,11 +176,37 @@ class Server:
             Overloaded: no connection came free in time.
             InvalidRequest: a text contains U+0000.
             UniqueViolation: see there.
+            BucketsElsewhere: a row that was written is of a bucket that is not owned here, or fenced.
         """
+
+        async def routed(driver: Driver) -> T:
+            try:
+                return await work(driver)
+            except SuiteError:
+                # "It does not exist" is true only where it would exist.
+                await self.require(driver)
+                raise
+
+        return await self._run(work if self._held is None else routed, self._version)
+
+    async def read(self, work: Callable[[Driver], Awaitable[T]], *, fenced: bool = True) -> T:
+        """As `run`. What was read is as of some time at which all buckets were owned here.
+
+        Without ``fenced``, it was also not out of date when it was read.
+        """
+
+        async def owned(driver: Driver) -> T:
+            found = await work(driver)
+            await self.require(driver, fenced=fenced)
+            return found
+
+        return await self._run(work if self._held is None else owned)
+
+    async def _run(self, work: Callable[[Driver], Awaitable[T]], version: int | None = None) -> T:
         lost = 0
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._run_once(work)
+                return await self._run_once(work, version)
             except _TryAgain:
                 # Full jitter: those who collided must not collide again.
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_SECONDS * 4**attempt))
@@ -155,7 +225,9 @@ class Server:
 
         async def inside(driver: Driver) -> T:
             async with driver.transaction():
-                return await work(driver)
+                done = await work(driver)
+                await self.require(driver)
+                return done
 
         return await self.run(inside)
 
@@ -166,7 +238,7 @@ class Server:
         It keeps a connection all the while. One that dies gives the lock away: what is
         done inside must bear company. Raises what `run` does, but tries once.
         """
-        async with self._connection() as driver:
+        async with self._connection() as (driver, _):
             try:
                 held: bool = await driver.fetchval("SELECT pg_try_advisory_lock($1)", lock)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
@@ -180,10 +252,13 @@ class Server:
                     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                         raise DependencyUnavailable(DEPENDENCY) from error
 
-    async def _run_once(self, work: Callable[[Driver], Awaitable[T]]) -> T:
-        async with self._connection() as driver:
+    async def _run_once(self, work: Callable[[Driver], Awaitable[T]], version: int | None) -> T:
+        async with self._connection() as (driver, notes):
             try:
                 async with asyncio.timeout(self._statement_seconds):
+                    if version is not None and notes.get(_ROUTED_BY, 0) != version:
+                        await driver.fetchval(_ROUTED_BY, str(version))
+                        notes[_ROUTED_BY] = version
                     return await work(driver)
             except asyncpg.InternalClientError as error:
                 # The server said farewell while the connection was idle, and the end of it is not read yet.
@@ -192,7 +267,7 @@ class Server:
                 raise _meaning(error, closed=driver.is_closed()) from error
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Driver]:
+    async def _connection(self) -> AsyncGenerator[tuple[Driver, dict[Any, Any]]]:
         for _ in range(self._pool_size + 1):
             try:
                 pooled = await self._engine.raw_connection()
@@ -208,7 +283,9 @@ class Server:
         else:
             raise DependencyUnavailable(DEPENDENCY)
         try:
-            yield driver
+            yield driver, pooled.info
+        except BucketsElsewhere:  # the connection is well
+            raise
         except (_ConnectionLost, DependencyUnavailable, TimeoutError) as error:
             pooled.invalidate()
             if isinstance(error, TimeoutError):
@@ -231,6 +308,8 @@ def _meaning(error: Exception, *, closed: bool) -> Exception:
         return DependencyUnavailable(DEPENDENCY)
     if isinstance(error, asyncpg.UniqueViolationError):
         return UniqueViolation()
+    if state == _NOT_OWNED:
+        return BucketsElsewhere(map(int, cast("str", getattr(error, "detail", "")).split(",")))
     if state == _BAD_TEXT:
         return InvalidRequest([FieldViolation("", "texts must not contain U+0000")])
     if isinstance(error, OSError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
 from cinnabar_storage.adapters import (
     sql_assignments,
+    sql_buckets,
     sql_operations,
     sql_reviews,
     sql_seals,
@@ -28,6 +30,7 @@ from cinnabar_storage.adapters.sql_statistics import SqlStatistics
 from cinnabar_storage.adapters.sql_turns import Turns
 from cinnabar_storage.adapters.sql_uploads import SqlUploads
 from cinnabar_storage.audit import SealLink, SealPage
+from cinnabar_storage.bucket_map import BucketsElsewhere, BucketSet, Claims
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.followers import Follower, following
 from cinnabar_storage.ports import Copy
@@ -79,12 +82,7 @@ class SqlShard(SqlUploads, SqlStatistics):
         self._name = f"shard-{index}"
         self._server = primary
         self.regrades = SqlRegrades(primary)
-        rotation = watch.rotation
-        self._primary = SqlCopy(primary, authoritative=True, shows=lambda: rotation.primary_shows)
-        self._replicas = [
-            SqlCopy(replica, authoritative=False, shows=partial(rotation.replica_shows, number))
-            for number, replica in enumerate(replicas)
-        ]
+        self._replicas = tuple(replicas)
         self._watch = watch
         self._counting = counting
         self._position_wait_seconds = position_wait_seconds
@@ -93,18 +91,40 @@ class SqlShard(SqlUploads, SqlStatistics):
             f"storage.{self._name}.overrides", at_once=_PEOPLE_AT_ONCE, max_waiting=_PEOPLE_WAITING
         )
 
+    def holding(self, buckets: BucketSet, version: int = 0) -> SqlShard:
+        view = copy(self)
+        view._server = self._server.holding(buckets, version)
+        view.regrades = SqlRegrades(view._server)
+        view._replicas = tuple(replica.holding(buckets) for replica in self._replicas)
+        view._counting = [server.holding(buckets) for server in self._counting]
+        return view
+
+    async def claims(self) -> Claims:
+        # On a connection of its own: a busy shard must not hold up the map.
+        return await self._watch.ask(sql_buckets.claims)
+
+    def _primary(self, *, fenced: bool) -> SqlCopy:
+        rotation = self._watch.rotation
+        return SqlCopy(self._server, authoritative=True, shows=lambda: rotation.primary_shows, fenced=fenced)
+
+    def _replica(self, number: int) -> SqlCopy:
+        shows = partial(self._watch.rotation.replica_shows, number)
+        return SqlCopy(self._replicas[number], authoritative=False, shows=shows)
+
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
         replica = self._watch.rotation.choose(min_lsn)
         if replica is None and min_lsn:
             replica = await self._catch_up(min_lsn)
         if replica is not None:
             try:
-                return await work(self._replicas[replica])
+                return await work(self._replica(replica))
+            except BucketsElsewhere:
+                log.debug("replica does not know of a bucket", extra={"shard": self._name})
             except DependencyUnavailable:
                 self._watch.lost(replica)
             except Overloaded:
                 log.debug("replica is busy, reading the primary", extra={"shard": self._name})
-        return await work(self._primary)
+        return await work(self._primary(fenced=True))
 
     async def _catch_up(self, min_lsn: Lsn) -> int | None:
         """A replica that reaches ``min_lsn`` within a moment. What the watch knows is a little old."""
@@ -119,7 +139,7 @@ class SqlShard(SqlUploads, SqlStatistics):
         return None
 
     async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
-        return await work(self._primary)
+        return await work(self._primary(fenced=False))
 
     async def create_submissions(self, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
         return await sql_uploads.create_submissions(self._server, rows)
@@ -141,7 +161,8 @@ class SqlShard(SqlUploads, SqlStatistics):
             try:
                 return await count_tasks(self._counting[1 + replica])
             except DependencyUnavailable:
-                # Not lost for others: a count that takes too long says nothing of short reads.
+                # Not lost for others: a count that takes too long, or a bucket that
+                # has not arrived there yet, says nothing of short reads.
                 log.debug("replica does not count, asking the primary", extra={"shard": self._name})
         return await count_tasks(self._counting[0])
 
@@ -242,6 +263,19 @@ class ReplicaWatch:
     async def check_primary(self) -> None:
         """Returns when the primary answers. Raises DependencyUnavailable, Overloaded."""
         await self._primary.run(_answer)
+
+    async def ask(self, work: Callable[[Driver], Awaitable[T]]) -> T:
+        """The answer of the primary or, when it does not answer, of a replica that does.
+
+        Raises DependencyUnavailable, Overloaded.
+        """
+        try:
+            return await self._primary.run(work)
+        except DependencyUnavailable:
+            replica = self.rotation.choose(Lsn(0))
+            if replica is None:
+                raise
+            return await self._replicas[replica].run(work)
 
     async def _loop(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -51,7 +51,8 @@ _DOOM = f"""
 UPDATE uploads SET state = 3, expire_time = timestamptz 'epoch' + $2 * interval '1 microsecond'
 WHERE upload_id IN (
     SELECT upload_id FROM uploads
-    WHERE (submission_id IS NULL OR state <> 2)
+    WHERE bucket_of_id(upload_id) IN (SELECT bucket FROM buckets WHERE buckets.state <= 2)
+        AND (submission_id IS NULL OR state <> 2)
         AND expire_time < timestamptz 'epoch' + $1 * interval '1 microsecond'
     ORDER BY expire_time LIMIT $3 FOR UPDATE SKIP LOCKED
 )
@@ -92,22 +93,33 @@ class SqlUploads:
         async def work(driver: Driver) -> tuple[Upload | None, Lsn]:
             await driver.fetch(statement, *upload)
             rows = await driver.fetch(_UPLOADS, upload.tenant, [upload.upload_id])
+            if not rows:
+                await self._server.require(driver)
             return (_upload(rows[0]) if rows else None), await flushed(driver)
 
         return await self._server.run(work)
 
     async def uploads(self, tenant: str, upload_ids: Sequence[str]) -> list[Upload]:
         ids = list(upload_ids)
-        return list(map(_upload, await self._server.run(lambda driver: driver.fetch(_UPLOADS, tenant, ids))))
+        rows = await self._server.read(lambda driver: driver.fetch(_UPLOADS, tenant, ids), fenced=False)
+        return list(map(_upload, rows))
 
     async def uploads_of(self, tenant: str, author: str, limit: int) -> list[Upload]:
-        rows = await self._server.run(lambda driver: driver.fetch(_UPLOADS_OF, tenant, author, limit))
+        rows = await self._server.read(
+            lambda driver: driver.fetch(_UPLOADS_OF, tenant, author, limit), fenced=False
+        )
         return list(map(_upload, rows))
 
     async def verify_uploads(self, tenant: str, keys: Mapping[str, str]) -> set[str]:
         columns = (list(keys), list(keys.values()))
-        rows = await self._server.run(lambda driver: driver.fetch(_VERIFY, tenant, *columns))
-        return {row[0] for row in rows}
+
+        async def work(driver: Driver) -> set[str]:
+            verified = {row[0] for row in await driver.fetch(_VERIFY, tenant, *columns)}
+            if len(verified) < len(keys):
+                await self._server.require(driver)
+            return verified
+
+        return await self._server.run(work)
 
     async def doom_uploads(self, before: Micros, until: Micros, limit: int) -> list[Upload]:
         rows = await self._server.run(lambda driver: driver.fetch(_DOOM, before, until, limit))
@@ -156,7 +168,7 @@ async def _create_with_uploads(server: Server, rows: Sequence[NewSubmission]) ->
             ):
                 good.append(index)
                 taken.update(row.upload_ids)
-        results, create = creation([rows[index] for index in good])
+        results, create = creation(server, [rows[index] for index in good])
         await create(driver)
         created = dict(zip(good, results, strict=True))
         fresh = [rows[index] for index, one in created.items() if one.status is CreateStatus.CREATED]
@@ -165,7 +177,7 @@ async def _create_with_uploads(server: Server, rows: Sequence[NewSubmission]) ->
             await driver.fetch(_ATTACH, *zip(*pairs, strict=True))
         # A repetition finds its uploads attached to what it created at first.
         bad = [index for index in range(len(rows)) if index not in created]
-        looked, look = creation([rows[index]._replace(existing_only=True) for index in bad])
+        looked, look = creation(server, [rows[index]._replace(existing_only=True) for index in bad])
         await look(driver)
         for index, one in zip(bad, looked, strict=True):
             refused = one.status is CreateStatus.ABSENT and not rows[index].existing_only

@@ -118,7 +118,7 @@ JOIN grades g ON g.submission_id = k.submission_id AND g.item_id = k.item_id
 
 async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> tuple[list[Created], Lsn]:
     """See ports.Shard; of rows that refer to no uploads."""
-    results, create = creation(rows)
+    results, create = creation(server, rows)
 
     async def work(driver: Driver) -> Lsn:
         await create(driver)
@@ -127,7 +127,9 @@ async def create_submissions(server: Server, rows: Sequence[NewSubmission]) -> t
     return results, await server.run(work)
 
 
-def creation(rows: Sequence[NewSubmission]) -> tuple[list[Created], Callable[[Driver], Awaitable[None]]]:
+def creation(
+    server: Server, rows: Sequence[NewSubmission]
+) -> tuple[list[Created], Callable[[Driver], Awaitable[None]]]:
     """What creates the rows, and the results, which are true once it has run. It may run again."""
     first, again = _first_of_each(rows)
     columns = _columns([rows[index] for index in first])
@@ -148,6 +150,7 @@ def creation(rows: Sequence[NewSubmission]) -> tuple[list[Created], Callable[[Dr
             ]
         if known:
             holders = await driver.fetch(_HOLDERS, *_lookup(rows, known))
+            await server.require(driver)
             _settle(rows, known, holders, results)
 
     return results, create
@@ -253,6 +256,7 @@ async def commit_outcomes(server: Server, outcomes: Sequence[Outcome]) -> tuple[
             steps.popleft()
         if refused:
             await _classify(driver, outcomes, refused, results)
+            await server.require(driver)
         return await flushed(driver)
 
     return results, await server.run(work)

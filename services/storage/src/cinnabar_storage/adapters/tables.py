@@ -52,6 +52,7 @@ assignments = Table(
     _id("revision_id"),
     _time("create_time"),
     PrimaryKeyConstraint("tenant", "course", "assignment", name="assignments_pkey"),
+    info={"moves_by": "revision_id"},
 )
 
 assignment_revisions = Table(
@@ -65,6 +66,7 @@ assignment_revisions = Table(
     _time("create_time"),
     PrimaryKeyConstraint("tenant", "revision_id", name="assignment_revisions_pkey"),
     Index("assignment_revisions_by_assignment", "tenant", "course", "assignment", "revision_id"),
+    info={"moves_by": "revision_id"},
 )
 
 submissions = Table(
@@ -98,6 +100,7 @@ submissions = Table(
         unique=True,
         postgresql_where=text("request_id IS NOT NULL"),
     ),
+    info={"moves_by": "submission_id"},
 )
 
 # Only tasks without a grade: a grade deletes its task. So the table stays small,
@@ -148,6 +151,7 @@ tasks = Table(
         "autovacuum_vacuum_cost_delay": 0,
         "vacuum_truncate": "off",
     },
+    info={"moves_by": "submission_id"},
 )
 
 grades = Table(
@@ -187,6 +191,7 @@ grades = Table(
         "item_id",
         postgresql_where=text("generation > 1 AND kind IN (2, 4)"),
     ),
+    info={"moves_by": "submission_id"},
 )
 
 # Regrades of many submissions, each in the bucket of its course.
@@ -357,4 +362,64 @@ audit_seals = Table(
     Column("hash", LargeBinary, nullable=False),
     _time("create_time"),
     PrimaryKeyConstraint("seal", name="audit_seals_pkey"),
+)
+
+# What this shard owns of the 1,024 buckets; no row is nothing. States: bucket_map.BucketState.
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("bucket", SmallInteger, nullable=False, autoincrement=False),
+    Column("state", SmallInteger, nullable=False),
+    # Of the map in which it came here: the highest of a bucket is the one that counts.
+    Column("epoch", BigInteger, nullable=False),
+    # Of the mover that may change the row while the bucket moves.
+    Column("term", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("bucket", name="buckets_pkey"),
+)
+
+# The above in one row, for the guard that every write passes.
+bucket_guard = Table(
+    "bucket_guard",
+    metadata,
+    Column("singleton", Boolean, nullable=False, server_default=text("true")),
+    Column("version", BigInteger, nullable=False),
+    Column("moving", Boolean, nullable=False),
+    PrimaryKeyConstraint("singleton", name="bucket_guard_pkey"),
+)
+
+# Rows that were written after they may have been copied to the shard where their bucket goes.
+bucket_changes = Table(
+    "bucket_changes",
+    metadata,
+    Column("change_id", BigInteger, Identity(always=True), nullable=False),
+    Column("bucket", SmallInteger, nullable=False),
+    _id("source"),
+    _id("row_id"),
+    PrimaryKeyConstraint("change_id", name="bucket_changes_pkey"),
+)
+
+# Moves that are planned or under way, in order; only the table of shard 0 is used.
+bucket_moves = Table(
+    "bucket_moves",
+    metadata,
+    Column("bucket", SmallInteger, nullable=False, autoincrement=False),
+    Column("from_shard", SmallInteger, nullable=False),
+    Column("to_shard", SmallInteger, nullable=False),
+    Column("step", SmallInteger, nullable=False),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    _id("actor"),
+    _time("update_time"),
+    PrimaryKeyConstraint("bucket", name="bucket_moves_pkey"),
+)
+
+# How many shards the buckets were given to at first, the newest epoch, and the
+# newest mover; only the table of shard 0 is used.
+bucket_control = Table(
+    "bucket_control",
+    metadata,
+    Column("singleton", Boolean, nullable=False, server_default=text("true")),
+    Column("first_shards", SmallInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    PrimaryKeyConstraint("singleton", name="bucket_control_pkey"),
 )
