@@ -164,6 +164,15 @@ class World:
         return positions
 
 
+def as_created(submission: Submission) -> Submission:
+    """What was read, as the answer to its create was: that has no etag."""
+    assert submission.etag
+    created = Submission()
+    created.CopyFrom(submission)
+    created.ClearField("etag")
+    return created
+
+
 def key_of(submission: Submission, *, tenant: str = TENANT) -> SubmissionKey:
     """The key under which a submission is stored."""
     name = SubmissionName.parse(submission.name)
@@ -203,6 +212,7 @@ async def world(
         assignments=storage,
         submissions=storage,
         uploads=storage.uploads,
+        reviews=storage.reviews,
         queue=front or queue,
         admissions=admissions,
         changes=[source],

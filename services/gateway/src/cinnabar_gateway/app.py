@@ -24,6 +24,7 @@ from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
+from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.adapters.upload_client import UploadClient
@@ -39,12 +40,16 @@ from cinnabar_gateway.export_formats import points_of_items
 from cinnabar_gateway.exports import Exports
 from cinnabar_gateway.grading_service import GradingService
 from cinnabar_gateway.handoff import Handoff
+from cinnabar_gateway.histories import Histories
 from cinnabar_gateway.identity import development_identity
 from cinnabar_gateway.intake import Intake
 from cinnabar_gateway.operations import Operations
 from cinnabar_gateway.operations_service import OperationsService
+from cinnabar_gateway.overrides import Overrides
 from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Queue, SubmissionStore
 from cinnabar_gateway.queue_states import QueueStates
+from cinnabar_gateway.review_ports import ReviewStore
+from cinnabar_gateway.review_service import ReviewCalls, items_of
 from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
 from cinnabar_gateway.upload_ports import UploadStore
@@ -66,6 +71,7 @@ class Outside:
     assignments: AssignmentStore
     submissions: SubmissionStore
     uploads: UploadStore
+    reviews: ReviewStore
     queue: Queue
     admissions: Admissions
     changes: Sequence[ChangeSource]
@@ -100,6 +106,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             assignments=store,
             submissions=store,
             uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
+            reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
             queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
             admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
             changes=[SchedulerChanges(one) for one in each],
@@ -181,18 +188,25 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             probe_seconds=config.health_timeout_seconds,
         )
         uploads = Uploads(outside.uploads, revisions, outside.clock)
+        reviews = ReviewCalls(
+            Overrides(outside.reviews, submissions, outside.assignments, outside.queue, items_of=items_of),
+            Histories(outside.reviews, submissions),
+        )
         intake = Intake(revisions, submissions, queues, admission, outside.clock, uploads)
 
         def register(server: grpc.aio.Server) -> None:
             add_AssignmentServiceServicer_to_server(AssignmentService(assignments, exports), server)
             add_SubmissionServiceServicer_to_server(
                 SubmissionService(
-                    *(intake, submissions, assignments, hub, uploads), stream_window=config.stream_window
+                    *(intake, submissions, assignments, hub, uploads, reviews),
+                    stream_window=config.stream_window,
                 ),
                 server,
             )
             add_GradingServiceServicer_to_server(GradingService(intake), server)
-            add_OperationsServiceServicer_to_server(OperationsService(operations, outside.clock), server)
+            add_OperationsServiceServicer_to_server(
+                OperationsService(operations, outside.clock, reviews), server
+            )
 
         board = HealthBoard(
             {probe.name: probe.check for probe in outside.probes},

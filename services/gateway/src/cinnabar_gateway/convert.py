@@ -123,6 +123,7 @@ def submission(stored: records.Submission) -> Submission:
         update_time=timestamp(stored.update_time_us),
         grade_after=timestamp(stored.grade_after_us) if stored.grade_after_us is not None else None,
         grade_by=timestamp(stored.grade_by_us) if stored.grade_by_us is not None else None,
+        etag=stored.etag,
     )
     for answer in answers:
         item = progress.get(answer.item)
@@ -133,6 +134,7 @@ def submission(stored: records.Submission) -> Submission:
             state=_ITEM_STATES[item.state],
             grade=Grade.FromString(item.grade.grade) if item.grade else None,
             generation=item.generation,
+            overridden=item.grade is not None and item.grade.overridden,
         )
     return message
 
@@ -140,7 +142,9 @@ def submission(stored: records.Submission) -> Submission:
 def created(outcome: NewSubmission | records.Submission) -> Submission:
     """What a create answers: the submission in full, with its estimate when it is new."""
     if not isinstance(outcome, NewSubmission):
-        return submission(outcome)
+        message = submission(outcome)
+        message.ClearField("etag")  # creating it again must answer what creating it did
+        return message
     message = submission(fresh(outcome))
     if outcome.estimate is not None:
         message.estimate.CopyFrom(_estimate(outcome.estimate))

@@ -27,6 +27,7 @@ from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.operations import MAX_REDRIVE, Operations
 from cinnabar_gateway.records import QueueState, RedriveFate
 from cinnabar_gateway.required import REQUIRED_RULE, missing
+from cinnabar_gateway.review_service import ReviewCalls
 
 _ONE_OF_RULE = "must be given, or else a filter, and not both"
 _FORBIDDEN = {
@@ -58,8 +59,9 @@ class SuiteUnhealthy(SuiteError):
 class OperationsService(OperationsServiceServicer):
     """Speaks gRPC; knows nothing of schedulers and storage."""
 
-    def __init__(self, operations: Operations, clock: Clock) -> None:
+    def __init__(self, operations: Operations, clock: Clock, reviews: ReviewCalls) -> None:
         self._operations = operations
+        self._reviews = reviews
         self._clock = clock
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: Context) -> pb.ListQueuesResponse:
@@ -156,6 +158,10 @@ class OperationsService(OperationsServiceServicer):
             more=done.more,
             unreachable=map(convert.shard_name, done.unreachable),
         )
+
+    async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
+        _operator("audit.verify")
+        return await self._reviews.verify()
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.HealthReport:
         verdicts = await self._operations.health()

@@ -172,13 +172,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """The grade of highest generation of an item; ``grade`` is a serialized Grade."""
+    """The grade that counts of an item; ``grade`` is a serialized Grade.
+
+    ``revision_id`` is that of the assignment that it was made by, "" for that of the submission.
+    """
 
     item: str
     generation: int
     score: float
     grade: bytes
     create_time_us: int
+    overridden: bool = False
+    revision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +203,8 @@ class Submission:
     grades: tuple[Grade, ...]
     grade_after_us: int | None = None
     grade_by_us: int | None = None
+    etag: str = ""
+    """Changes whenever the grading does; "" when it was only just created."""
 
     @property
     def name(self) -> SubmissionName:

@@ -20,6 +20,7 @@ from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import SubmissionKey
 from cinnabar_gateway.required import missing
+from cinnabar_gateway.review_service import ReviewCalls
 from cinnabar_gateway.submissions import Submissions, visible
 from cinnabar_gateway.uploads import Uploads
 from cinnabar_gateway.watches import WatchHub
@@ -42,6 +43,7 @@ class SubmissionService(SubmissionServiceServicer):
         assignments: Assignments,
         hub: WatchHub,
         uploads: Uploads,
+        reviews: ReviewCalls,
         *,
         stream_window: int = 8,
     ) -> None:
@@ -51,6 +53,7 @@ class SubmissionService(SubmissionServiceServicer):
         self._assignments = assignments
         self._hub = hub
         self._uploads = uploads
+        self._reviews = reviews
         self._stream_window = stream_window
 
     async def CreateSubmission(self, request: pb.CreateSubmissionRequest, context: Context) -> pb.Submission:
@@ -195,6 +198,23 @@ class SubmissionService(SubmissionServiceServicer):
         caller = identity.current()
         caller.require("uploads.read", *CREATORS)
         return await self._uploads.download(caller, request.name)
+
+    async def OverrideGrade(self, request: pb.OverrideGradeRequest, context: Context) -> pb.Submission:
+        overridden, positions = await self._reviews.override(
+            identity.current(), request, min_positions(context)
+        )
+        await send_positions(context, positions)
+        return overridden
+
+    async def ListGradings(
+        self, request: pb.ListGradingsRequest, context: Context
+    ) -> pb.ListGradingsResponse:
+        return await self._reviews.gradings(identity.current(), request, min_positions(context))
+
+    async def ListAuditEvents(
+        self, request: pb.ListAuditEventsRequest, context: Context
+    ) -> pb.ListAuditEventsResponse:
+        return await self._reviews.audit(identity.current(), request, min_positions(context))
 
 
 def _size_violations(count: int) -> list[FieldViolation]:

@@ -11,6 +11,8 @@ from cinnabar.grader.v1.grade_pb2 import AnswerSet
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.errors import DependencyUnavailable, EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, task_id
+from cinnabar_gateway.adapters.memory_etags import with_etag
+from cinnabar_gateway.adapters.memory_reviews import MemoryReviews
 from cinnabar_gateway.adapters.memory_uploads import MemoryUploads
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
@@ -51,6 +53,7 @@ class MemoryStorage:
         self._submissions: dict[SubmissionKey, Submission] = {}
         self._requests: dict[tuple[str, str, str], tuple[str, bytes]] = {}
         self._writes = 0
+        self.reviews = MemoryReviews(self._submissions, written=self._written, now_us=self._now_us)
         self.uploads = MemoryUploads(self._clock)
 
     @property
@@ -157,7 +160,7 @@ class MemoryStorage:
         self, keys: Sequence[SubmissionKey], min_positions: Positions
     ) -> list[Submission]:
         """See SubmissionStore."""
-        return [self._submissions[key] for key in keys if key in self._submissions]
+        return [with_etag(self._submissions[key]) for key in keys if key in self._submissions]
 
     async def list_submissions(
         self,
@@ -179,7 +182,7 @@ class MemoryStorage:
             and (not before or one.submission_id < before)
         ]
         found.sort(key=lambda one: one.submission_id, reverse=True)
-        return SubmissionPage(tuple(found[:limit]), more=len(found) > limit)
+        return SubmissionPage(tuple(map(with_etag, found[:limit])), more=len(found) > limit)
 
     async def cancel_submission(
         self, key: SubmissionKey, actor: str
@@ -241,6 +244,7 @@ class MemoryStorage:
             grade=grade,
             create_time_us=self._now_us(),
         )
+        self.reviews.committed(key, committed)
         self._submissions[key] = replace(
             stored,
             tasks=tuple(one for one in stored.tasks if one is not task),

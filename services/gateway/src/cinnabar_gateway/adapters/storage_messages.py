@@ -136,9 +136,10 @@ def submission(message: records_pb2.SubmissionRecord) -> Submission:
         max_score=message.max_score,
         create_time_us=message.create_time.ToMicroseconds(),
         tasks=tuple(map(_task, message.tasks)),
-        grades=tuple(map(_grade, message.grades)),
+        grades=tuple(map(grade, message.grades)),
         grade_after_us=message.grade_after.ToMicroseconds() if message.HasField("grade_after") else None,
         grade_by_us=message.grade_by.ToMicroseconds() if message.HasField("grade_by") else None,
+        etag=message.etag,
     )
 
 
@@ -179,11 +180,14 @@ def _task(message: records_pb2.TaskRecord) -> Task:
     )
 
 
-def _grade(message: records_pb2.GradeRecord) -> Grade:
+def grade(message: records_pb2.GradeRecord) -> Grade:
+    """A grade as stored."""
     return Grade(
         item=message.item_id,
         generation=message.generation,
         score=message.score,
         grade=message.grade,
+        overridden=message.kind == records_pb2.GradeRecord.Kind.OVERRIDDEN,
+        revision_id=message.revision_id,
         create_time_us=message.create_time.ToMicroseconds(),
     )
