@@ -220,7 +220,13 @@ class Cache:
             await asyncio.wait((flight.result,))
             if usable and flight.result.exception() is None:
                 loaded, until = flight.result.result()
-                if loaded is not None and arrived < until and _shows(loaded.position, wanted):
+                if (
+                    loaded is not None
+                    and arrived < until
+                    and _shows(loaded.position, wanted)
+                    # It may have begun after a change and been answered by a replica that is behind it.
+                    and self._floors.allows(key, loaded.position)
+                ):
                     self.statistics.joins[kind] += 1
                     return loaded.value
         self.statistics.loads[kind] += 1

@@ -93,6 +93,10 @@ class MemoryCache:
         finally:
             self._listeners.discard(queue)
 
+    def flush(self) -> None:
+        """Everything that is kept is lost."""
+        self._stored.clear()
+
     def cut(self) -> None:
         """All who listen lose their connection."""
         for listener in self._listeners:
