@@ -12,6 +12,7 @@ import grpc
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignmentRequest
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
+from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceStub
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar_common.channels import channel
@@ -27,6 +28,7 @@ from tests.support.gateway_world import COURSE, INSTRUCTOR, SECRET, answers, ite
 if TYPE_CHECKING:
     from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceAsyncStub
     from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
+    from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceAsyncStub
     from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceAsyncStub
 
 PARENT = f"{COURSE}/assignments/rules"
@@ -42,6 +44,7 @@ class Real:
     assignments: AssignmentServiceAsyncStub
     submissions: SubmissionServiceAsyncStub
     operations: OperationsServiceAsyncStub
+    regrades: RegradeServiceAsyncStub
     scheduler_target: str
     redis_url: str
     storage_target: str
@@ -78,8 +81,8 @@ def create_request(author: str = "", request_id: str = "") -> CreateSubmissionRe
 
 
 @asynccontextmanager
-async def real_gateway(storage_target: str, redis_url: str) -> AsyncGenerator[Real]:
-    """A gateway whose scheduler is not started yet."""
+async def real_gateway(storage_target: str, redis_url: str, **settings: float) -> AsyncGenerator[Real]:
+    """A gateway whose scheduler is not started yet; ``settings`` are fields of GatewayConfig."""
     target = f"127.0.0.1:{Ports().of('scheduler')}"
     config = GatewayConfig(
         storage_target=storage_target,
@@ -87,7 +90,7 @@ async def real_gateway(storage_target: str, redis_url: str) -> AsyncGenerator[Re
         auth="development",
         token_key=(SECRET,),
         listen="127.0.0.1:0",
-        grace_seconds=0.5,
+        **{"grace_seconds": 0.5, **settings},  # pyright: ignore[reportArgumentType]
     )
     async with gateway_running(config) as port, channel(f"127.0.0.1:{port}") as connection:
         yield Real(
@@ -96,6 +99,7 @@ async def real_gateway(storage_target: str, redis_url: str) -> AsyncGenerator[Re
             assignments=AssignmentServiceStub(connection),
             submissions=SubmissionServiceStub(connection),
             operations=OperationsServiceStub(connection),
+            regrades=RegradeServiceStub(connection),
             scheduler_target=target,
             redis_url=redis_url,
             storage_target=storage_target,

@@ -15,6 +15,7 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, CreateAssignm
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceStub
 from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
+from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceStub
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import Answer, Grade
@@ -24,6 +25,7 @@ from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.names import SubmissionName
 from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
+from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import TOKEN_KEY, Positions, TokenKeys
@@ -34,6 +36,7 @@ if TYPE_CHECKING:  # the generated module has them for type checkers only
     from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceAsyncStub
     from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceAsyncStub
     from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
+    from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceAsyncStub
     from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceAsyncStub
 
 TENANT = "uni"
@@ -138,6 +141,7 @@ class World:
     channel: grpc.aio.Channel
     assignments: AssignmentServiceAsyncStub
     submissions: SubmissionServiceAsyncStub
+    regrades: RegradeServiceAsyncStub
     grading: GradingServiceAsyncStub
     operations: OperationsServiceAsyncStub
 
@@ -207,12 +211,14 @@ async def world(
 ) -> AsyncGenerator[World]:
     """A gateway and its stubs; ``front`` stands before the queue, ``changes`` are settings."""
     admissions = admissions or MemoryAdmissions()
+    nowhere = grpc.aio.insecure_channel("127.0.0.1:1")  # there are no regrades without storage
     storage, queue, source = storage or MemoryStorage(), queue or MemoryQueue(), MemoryChanges()
     outside = Outside(
         assignments=storage,
         submissions=storage,
         uploads=storage.uploads,
         reviews=storage.reviews,
+        regrades=RegradeClient(nowhere, timeout_seconds=0.5),
         queue=front or queue,
         admissions=admissions,
         changes=[source],
@@ -230,6 +236,7 @@ async def world(
             admissions=admissions,
             changes=source,
             channel=connection,
+            regrades=RegradeServiceStub(connection),
             assignments=AssignmentServiceStub(connection),
             submissions=SubmissionServiceStub(connection),
             grading=GradingServiceStub(connection),

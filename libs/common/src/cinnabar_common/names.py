@@ -157,6 +157,29 @@ class UploadName:
         return cls(*parts) if parts else None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class RegradeName:
+    """courses/{course}/assignments/{assignment}/regrades/{regrade}"""
+
+    course: str
+    assignment: str
+    regrade: str
+
+    def __str__(self) -> str:
+        return f"courses/{self.course}/assignments/{self.assignment}/regrades/{self.regrade}"
+
+    @property
+    def parent(self) -> AssignmentName:
+        """The assignment."""
+        return AssignmentName(self.course, self.assignment)
+
+    @classmethod
+    def parse(cls, text: str) -> RegradeName | None:
+        """None when ``text`` is not such a name."""
+        parts = _parts(text, "courses", "assignments", "regrades")
+        return cls(*parts) if parts else None
+
+
 def _parts(text: str, *collections: str) -> tuple[str, ...] | None:
     parts = text.split("/")
     if len(parts) != 2 * len(collections) or tuple(parts[::2]) != collections:

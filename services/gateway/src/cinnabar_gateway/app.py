@@ -12,11 +12,13 @@ from cinnabar.gateway.v1 import (
     assignment_service_pb2,
     grading_service_pb2,
     operations_service_pb2,
+    regrade_service_pb2,
     submission_service_pb2,
 )
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import add_AssignmentServiceServicer_to_server
 from cinnabar.gateway.v1.grading_service_pb2_grpc import add_GradingServiceServicer_to_server
 from cinnabar.gateway.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
+from cinnabar.gateway.v1.regrade_service_pb2_grpc import add_RegradeServiceServicer_to_server
 from cinnabar.gateway.v1.submission_service_pb2_grpc import add_SubmissionServiceServicer_to_server
 from cinnabar_common.channels import channel
 from cinnabar_common.clock import Clock, SystemClock
@@ -24,6 +26,7 @@ from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
+from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
@@ -48,6 +51,9 @@ from cinnabar_gateway.operations_service import OperationsService
 from cinnabar_gateway.overrides import Overrides
 from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Queue, SubmissionStore
 from cinnabar_gateway.queue_states import QueueStates
+from cinnabar_gateway.regrade_ports import RegradeStore
+from cinnabar_gateway.regrade_service import RegradeService
+from cinnabar_gateway.regrades import RegradeDriver, Regrades
 from cinnabar_gateway.review_ports import ReviewStore
 from cinnabar_gateway.review_service import ReviewCalls, items_of
 from cinnabar_gateway.submission_service import SubmissionService
@@ -61,6 +67,7 @@ _SERVICES = (
     submission_service_pb2.DESCRIPTOR.services_by_name["SubmissionService"],
     grading_service_pb2.DESCRIPTOR.services_by_name["GradingService"],
     operations_service_pb2.DESCRIPTOR.services_by_name["OperationsService"],
+    regrade_service_pb2.DESCRIPTOR.services_by_name["RegradeService"],
 )
 
 
@@ -72,6 +79,7 @@ class Outside:
     submissions: SubmissionStore
     uploads: UploadStore
     reviews: ReviewStore
+    regrades: RegradeStore
     queue: Queue
     admissions: Admissions
     changes: Sequence[ChangeSource]
@@ -107,6 +115,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             submissions=store,
             uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
             reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
+            regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
             queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
             admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
             changes=[SchedulerChanges(one) for one in each],
@@ -187,6 +196,14 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             outside.probes,
             probe_seconds=config.health_timeout_seconds,
         )
+        driver = RegradeDriver(
+            *(outside.regrades, outside.queue, handoff, outside.clock),
+            lanes=config.regrade_lanes,
+            step_tasks=config.regrade_step_tasks,
+            poll_seconds=config.regrade_poll_seconds,
+        )
+        await exits.enter_async_context(driver.running())
+        regrades = Regrades(outside.regrades, outside.assignments, submissions, handoff, driver)
         uploads = Uploads(outside.uploads, revisions, outside.clock)
         reviews = ReviewCalls(
             Overrides(outside.reviews, submissions, outside.assignments, outside.queue, items_of=items_of),
@@ -198,7 +215,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             add_AssignmentServiceServicer_to_server(AssignmentService(assignments, exports), server)
             add_SubmissionServiceServicer_to_server(
                 SubmissionService(
-                    *(intake, submissions, assignments, hub, uploads, reviews),
+                    *(intake, submissions, assignments, hub, uploads, reviews, regrades),
                     stream_window=config.stream_window,
                 ),
                 server,
@@ -207,6 +224,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             add_OperationsServiceServicer_to_server(
                 OperationsService(operations, outside.clock, reviews), server
             )
+            add_RegradeServiceServicer_to_server(RegradeService(regrades), server)
 
         board = HealthBoard(
             {probe.name: probe.check for probe in outside.probes},

@@ -25,6 +25,9 @@ _POSITIVE = (
     "queue_forget_seconds",
     "estimate_fresh_seconds",
     "max_estimated_tenants",
+    "regrade_lanes",
+    "regrade_step_tasks",
+    "regrade_poll_seconds",
 )
 
 
@@ -75,6 +78,12 @@ class GatewayConfig:
     """Of asking a scheduler for admission; what takes longer goes on without."""
     admission_wait_seconds: float = 2.0
     """How long a call waits for an equal one that is in progress."""
+    regrade_lanes: int = 2
+    """Regrades that this gateway works on at once."""
+    regrade_step_tasks: int = 1000
+    """Tasks that a step of a regrade opens."""
+    regrade_poll_seconds: float = 2.0
+    """How often it looks for regrades that nobody works on."""
     grace_seconds: float = 5.0
     drain_seconds: float = 0.0
     """How long calls are still taken after health says NOT_SERVING: until the balancer has seen it."""
@@ -91,6 +100,8 @@ class GatewayConfig:
             raise ValueError(f"GATEWAY_TOKEN_KEY {error}") from None
         if not 0 <= self.drain_seconds <= 60:
             raise ValueError("GATEWAY_DRAIN_SECONDS must be 0 to 60")
+        if self.regrade_step_tasks > 1000:
+            raise ValueError("GATEWAY_REGRADE_STEP_TASKS must be at most 1000")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"GATEWAY_{name.upper()} must be more than 0")

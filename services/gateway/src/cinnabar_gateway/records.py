@@ -32,6 +32,7 @@ class ItemState(enum.Enum):
     GRADED = 2
     CANCELLED = 3
     FAILED = 4
+    REGRADING = 5
 
 
 class TaskState(enum.Enum):

@@ -11,7 +11,7 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceSer
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound
 from cinnabar_common.names import ID_RULE, id_bucket, is_id
-from cinnabar_gateway import convert, identity
+from cinnabar_gateway import convert, identity, regrade_convert
 from cinnabar_gateway.admission import Call
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_positions, well_formed
@@ -19,6 +19,7 @@ from cinnabar_gateway.consistency import TOKEN_KEY, Positions, current, merged
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
 from cinnabar_gateway.records import SubmissionKey
+from cinnabar_gateway.regrades import Regrades
 from cinnabar_gateway.required import missing
 from cinnabar_gateway.review_service import ReviewCalls
 from cinnabar_gateway.submissions import Submissions, visible
@@ -44,6 +45,7 @@ class SubmissionService(SubmissionServiceServicer):
         hub: WatchHub,
         uploads: Uploads,
         reviews: ReviewCalls,
+        regrades: Regrades,
         *,
         stream_window: int = 8,
     ) -> None:
@@ -54,6 +56,7 @@ class SubmissionService(SubmissionServiceServicer):
         self._hub = hub
         self._uploads = uploads
         self._reviews = reviews
+        self._regrades = regrades
         self._stream_window = stream_window
 
     async def CreateSubmission(self, request: pb.CreateSubmissionRequest, context: Context) -> pb.Submission:
@@ -186,6 +189,24 @@ class SubmissionService(SubmissionServiceServicer):
         cancelled, positions = await self._submissions.cancel(caller, name, min_positions(context))
         await send_positions(context, positions)
         return convert.submission(cancelled)
+
+    async def RegradeSubmission(
+        self, request: pb.RegradeSubmissionRequest, context: Context
+    ) -> pb.Submission:
+        caller = identity.current()
+        caller.require("submissions.regrade", Role.INSTRUCTOR)
+        regrade_convert.check_reopen(request)
+        regraded, positions = await self._regrades.reopen(
+            caller,
+            convert.submission_name(request.name, "name"),
+            items=tuple(request.items),
+            revision_id=request.revision_id,
+            reason=request.reason,
+            etag=request.etag,
+            min_positions=min_positions(context),
+        )
+        await send_positions(context, positions)
+        return convert.submission(regraded)
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.Upload:
         caller = identity.current()

@@ -2,12 +2,12 @@
 
 Where a submission is follows from its tasks and grades, item by item:
 
-- an open task: QUEUED, also when it is graded again (the grade stays visible);
+- an open task: QUEUED, or REGRADING when it has a grade, which counts until the new one comes;
 - else a grade: GRADED, also when grading it again was cancelled or given up;
 - else the state of the task that has no grade: CANCELLED or FAILED.
 
-and for the submission: while any item is QUEUED it is QUEUED, or GRADING once an
-item has a grade; then FAILED when any item failed, else CANCELLED when any was
+and for the submission: while any item is QUEUED or REGRADING it is QUEUED, or
+GRADING once an item has a grade; then FAILED when any item failed, else CANCELLED when any was
 cancelled, else GRADED.
 """
 
@@ -89,14 +89,14 @@ def progress_of(submission: Submission) -> dict[str, ItemProgress]:
         if graded is None:
             items[task.item] = ItemProgress(_WITHOUT_GRADE[task.state], None, task.generation)
         elif task.state is TaskState.OPEN and task.generation > graded.generation:
-            items[task.item] = ItemProgress(ItemState.QUEUED, graded.grade, graded.generation)
+            items[task.item] = ItemProgress(ItemState.REGRADING, graded.grade, graded.generation)
     return items
 
 
 def state_of(items: Sequence[ItemProgress]) -> SubmissionState:
     """Where the submission with these items is; see the module."""
     states = {item.state for item in items}
-    if ItemState.QUEUED in states:
+    if not states.isdisjoint((ItemState.QUEUED, ItemState.REGRADING)):
         begun = any(item.grade is not None for item in items)
         return SubmissionState.GRADING if begun else SubmissionState.QUEUED
     if ItemState.FAILED in states:
