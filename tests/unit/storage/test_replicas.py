@@ -76,6 +76,28 @@ def test_a_replica_is_out_when_it_is_behind_for_too_long() -> None:
     assert one.choose(ANY) == 0
 
 
+def test_a_replica_tells_how_far_it_is_behind() -> None:
+    clock = ManualClock()
+    two = rotation(2, clock)
+    assert two.states() == [(False, None, None), (False, None, None)]
+    two.saw_primary(Lsn(100))
+    two.saw_replica(0, Lsn(100))
+    two.saw_replica(1, Lsn(90))
+    assert two.states() == [(True, 0, 0.0), (True, 10, 0.0)]
+    for step in range(1, 9):
+        clock.now += 1
+        two.saw_primary(Lsn(100 + step))
+        two.saw_replica(0, Lsn(100 + step - 1))
+        two.saw_replica(1, Lsn(90))
+    assert two.states() == [(True, 1, 1.0), (False, 18, 8.0)]
+    two.saw_replica(1, Lsn(106))
+    assert two.states()[1] == (True, 2, 2.0)
+    two.saw_replica(1, Lsn(110))
+    assert two.states()[1] == (True, 0, 0.0)
+    two.lost(0)
+    assert two.states()[0] == (False, None, None)
+
+
 def test_replicas_serve_on_when_the_primary_is_silent() -> None:
     clock = ManualClock()
     one = rotation(1, clock)

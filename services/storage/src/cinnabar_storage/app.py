@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
 
 import grpc
 
@@ -38,6 +39,7 @@ from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.live_map import live_map
+from cinnabar_storage.metrics import replica_samples
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
@@ -149,7 +151,7 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
         if config.metrics_listen:
 
             async def scrape() -> bytes:
-                return exposition(families(cached.samples()))
+                return exposition(families(chain(cached.samples(), replica_samples(shards))))
 
             await exits.enter_async_context(serving_metrics(config.metrics_listen, scrape))
         port = await exits.enter_async_context(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from cinnabar_common.metrics import Sample
 from cinnabar_storage.announcements import Announcements
 from cinnabar_storage.cache import Cache
+from cinnabar_storage.ports import Shard
 
 
 def cache_samples(cache: Cache) -> Iterator[Sample]:
@@ -40,6 +41,30 @@ def cache_samples(cache: Cache) -> Iterator[Sample]:
                 "Entries that left this process, by the bound that they met.",
                 level.evictions[reason],
                 {"content": content, "reason": reason},
+            )
+
+
+def replica_samples(shards: Iterable[Shard]) -> Iterator[Sample]:
+    """How the replicas of each shard are; those that do not answer have no lag."""
+    for index, shard in enumerate(shards):
+        for number, state in enumerate(shard.replicas()):
+            labels = {"shard": str(index), "replica": str(number)}
+            yield Sample(
+                "cinnabar_replica_in_rotation",
+                "Whether a replica takes part in reads.",
+                float(state.in_rotation),
+                labels,
+            )
+            if state.lag_bytes is None or state.lag_seconds is None:
+                continue
+            yield Sample(
+                "cinnabar_replica_lag_bytes", "Log that it has not replayed.", state.lag_bytes, labels
+            )
+            yield Sample(
+                "cinnabar_replica_lag_seconds",
+                "How long ago its primary was where it is.",
+                state.lag_seconds,
+                labels,
             )
 
 

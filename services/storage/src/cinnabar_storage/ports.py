@@ -29,6 +29,7 @@ from cinnabar_storage.records import (
     OwnedTaskKey,
     QueueControl,
     RedriveResult,
+    ReplicaState,
     RevisionKey,
     RevisionQuery,
     Submission,
@@ -272,6 +273,10 @@ class Shard(UploadRows, ScoreRows, Protocol):
         """Computes the next seals again, a bounded number; each call sees the state of its own moment."""
         ...
 
+    def replicas(self) -> list[ReplicaState]:
+        """How each replica is, in the order of the configuration, by what was seen a moment ago."""
+        ...
+
     async def check(self) -> None:
-        """Returns when the primary answers."""
+        """Returns when the primary answers and takes writes."""
         ...

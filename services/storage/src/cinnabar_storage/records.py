@@ -24,6 +24,18 @@ class Position(NamedTuple):
     epoch: int = 0
 
 
+class ReplicaState(NamedTuple):
+    """How a replica is: whether it takes part in reads, and how far its log is behind the primary's.
+
+    The lag is None when the replica does not answer. Its seconds are how long ago
+    the primary was where the replica is now; 0 when nothing is missing.
+    """
+
+    in_rotation: bool
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+
 class NewTask(NamedTuple):
     """A task that is created with its submission."""
 

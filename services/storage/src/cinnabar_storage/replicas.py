@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from cinnabar_common.clock import Clock
-from cinnabar_storage.records import Lsn
+from cinnabar_storage.records import Lsn, ReplicaState
 
 
 class Rotation:
@@ -20,6 +20,8 @@ class Rotation:
         self._clock = clock
         self._max_lag = max_lag_seconds
         self._replayed: list[Lsn | None] = [None] * replicas
+        # When the primary was where the replica is, or before: kept while it stands still.
+        self._was_there = [clock.monotonic()] * replicas
         self._primary: deque[tuple[float, Lsn]] = deque()
         self._floor = Lsn(0)
         self._seen = Lsn(0)
@@ -50,6 +52,10 @@ class Rotation:
     def saw_replica(self, index: int, lsn: Lsn) -> None:
         """The replica had replayed so far just now."""
         self._replayed[index] = lsn
+        for time, position in reversed(self._primary):
+            if position <= lsn:
+                self._was_there[index] = time
+                break
 
     def lost(self, index: int) -> None:
         """The replica failed; it is back when it is seen again."""
@@ -58,6 +64,18 @@ class Rotation:
     def fit(self) -> list[int]:
         """The replicas in the rotation."""
         return [index for index, lsn in enumerate(self._replayed) if lsn is not None and lsn >= self._floor]
+
+    def states(self) -> list[ReplicaState]:
+        """How each replica is, by what was seen last."""
+        now, fit = self._clock.monotonic(), set(self.fit())
+        return [
+            ReplicaState(
+                index in fit,
+                None if lsn is None else max(0, self._seen - lsn),
+                None if lsn is None else now - self._was_there[index] if lsn < self._seen else 0.0,
+            )
+            for index, lsn in enumerate(self._replayed)
+        ]
 
     def choose(self, min_lsn: Lsn) -> int | None:
         """The next replica that is fit and known to have replayed ``min_lsn``; None when there is none."""

@@ -40,6 +40,7 @@ from cinnabar_storage.records import (
     OwnedTaskKey,
     QueueControl,
     RedriveResult,
+    ReplicaState,
     RevisionKey,
     RevisionQuery,
     Submission,
@@ -90,6 +91,9 @@ class MemoryShard(MemoryReviews):
 
     async def read_primary(self, work: Callable[[Copy], Awaitable[T]]) -> T:
         return await work(self)
+
+    def replicas(self) -> list[ReplicaState]:
+        return []
 
     async def check(self) -> None:
         return

@@ -25,7 +25,7 @@ from cinnabar_storage.adapters import (
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_regrades import SqlRegrades
-from cinnabar_storage.adapters.sql_server import Driver, Server, flushed, replayed
+from cinnabar_storage.adapters.sql_server import DEPENDENCY, Driver, Server, flushed, replayed
 from cinnabar_storage.adapters.sql_statistics import SqlStatistics
 from cinnabar_storage.adapters.sql_turns import Turns
 from cinnabar_storage.adapters.sql_uploads import SqlUploads
@@ -45,6 +45,7 @@ from cinnabar_storage.records import (
     Outcome,
     QueueControl,
     RedriveResult,
+    ReplicaState,
     SubmissionKey,
     Task,
     TaskCounts,
@@ -185,6 +186,9 @@ class SqlShard(SqlUploads, SqlStatistics):
     ) -> tuple[Assignment, Lsn]:
         return await sql_assignments.update_assignment(self._server, revision, expected_revision_id)
 
+    def replicas(self) -> list[ReplicaState]:
+        return self._watch.rotation.states()
+
     async def check(self) -> None:
         await self._watch.check_primary()
 
@@ -261,8 +265,9 @@ class ReplicaWatch:
         await asyncio.gather(*map(self.look_at, self.rotation.fit()))
 
     async def check_primary(self) -> None:
-        """Returns when the primary answers. Raises DependencyUnavailable, Overloaded."""
-        await self._primary.run(_answer)
+        """Returns when the primary answers and takes writes. Raises DependencyUnavailable, Overloaded."""
+        if not await self._primary.run(_takes_writes):
+            raise DependencyUnavailable(DEPENDENCY)
 
     async def ask(self, work: Callable[[Driver], Awaitable[T]]) -> T:
         """The answer of the primary or, when it does not answer, of a replica that does.
@@ -292,8 +297,11 @@ class ReplicaWatch:
         self._fit = fit
 
 
-async def _answer(driver: Driver) -> None:
-    await driver.fetchval("SELECT 1")
+async def _takes_writes(driver: Driver) -> bool:
+    # Read only too: a primary that was demoted, or that its operator has put to rest.
+    return await driver.fetchval(
+        "SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'"
+    )
 
 
 @asynccontextmanager
