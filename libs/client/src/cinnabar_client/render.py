@@ -70,7 +70,7 @@ def assignment(resource: Assignment) -> RenderableType:
 
 def assignments(resources: Iterable[Assignment]) -> Table:
     """Assignments, one a line."""
-    table = _table("name", "title", "items", "points", "updated")
+    table = columns("name", "title", "items", "points", "updated")
     for resource in resources:
         total = sum(item.points for item in resource.items)
         table.add_row(
@@ -78,18 +78,18 @@ def assignments(resources: Iterable[Assignment]) -> Table:
             Text(resource.display_name),
             str(len(resource.items)),
             points(total),
-            _time(resource.update_time),
+            moment(resource.update_time),
         )
     return table
 
 
 def submissions(resources: Iterable[Submission]) -> Table:
     """Submissions, one a line."""
-    table = _table("name", "author", "state", "score", "handed in")
+    table = columns("name", "author", "state", "score", "handed in")
     for resource in resources:
         score = f"{points(resource.score)} / {points(resource.max_score)}"
         table.add_row(
-            resource.name, resource.author, _state(_state_name(resource)), score, _time(resource.create_time)
+            resource.name, resource.author, _state(_state_name(resource)), score, moment(resource.create_time)
         )
     return table
 
@@ -113,7 +113,7 @@ def submission(resource: Submission, asked: Assignment | None = None) -> Rendera
             _state(_state_name(resource)),
             "  ",
             (f"{points(resource.score)} of {points(resource.max_score)} points", "bold"),
-            (f"  handed in {_time(resource.create_time)} by {resource.author}", "dim"),
+            (f"  handed in {moment(resource.create_time)} by {resource.author}", "dim"),
         )
     ]
     for result in resource.results:
@@ -141,7 +141,7 @@ def item_result(result: ItemResult, answer: Answer | None = None, item: Item | N
 
 def queues(resources: Iterable[Queue]) -> Table:
     """The queues, one a line."""
-    table = _table(
+    table = columns(
         "queue", "state", "ready", "delayed", "leased", "oldest", "graders", "p50", "p90", "work ahead"
     )
     for queue in resources:
@@ -174,7 +174,7 @@ def holds(counted: Conservation) -> bool:
 
 def conservation(counted: Conservation) -> RenderableType:
     """Where every accepted task is, and whether the sums are right."""
-    table = _table("where", "tasks", "")
+    table = columns("where", "tasks", "")
     for where, tasks, note in (
         ("accepted", counted.accepted, "says Postgres, as do the next four"),
         ("= open", counted.open, "still to be graded"),
@@ -193,20 +193,20 @@ def conservation(counted: Conservation) -> RenderableType:
         verdict.append(f": {counted.accepted} accepted, {places} found", style="")
     elif queued != counted.open:
         verdict.append(f": {counted.open} open, {queued} in Redis", style="")
-    sweep = f"last sweep {_time(counted.sweep_time)}: {counted.missing} missing, {counted.orphaned} orphaned"
+    sweep = f"last sweep {moment(counted.sweep_time)}: {counted.missing} missing, {counted.orphaned} orphaned"
     return Group(table, verdict, Text(sweep, style="dim"))
 
 
 def dead_letters(resources: Iterable[DeadLetter]) -> Table:
     """Tasks that were given up."""
-    table = _table("submission", "item", "queue", "attempts", "given up", "reason")
+    table = columns("submission", "item", "queue", "attempts", "given up", "reason")
     for letter in resources:
         table.add_row(
             letter.submission,
             letter.item,
             letter.queue,
             str(letter.attempts),
-            _time(letter.create_time),
+            moment(letter.create_time),
             Text(letter.reason),
         )
     return table
@@ -214,7 +214,7 @@ def dead_letters(resources: Iterable[DeadLetter]) -> Table:
 
 def health(report: HealthReport) -> RenderableType:
     """The health of the suite."""
-    table = _table("check", "status", "took")
+    table = columns("check", "status", "took")
     for check in report.checks:
         took = check.latency.ToTimedelta() / dt.timedelta(milliseconds=1)
         table.add_row(check.name, _health(check.status), f"{took:.1f} ms")
@@ -268,13 +268,14 @@ def _criteria(item: Item | None) -> Iterable[FreeTextSpec.Criterion]:
 
 
 def _facts(resource: Assignment) -> str:
-    facts = [f"revision {resource.revision_id}", f"updated {_time(resource.update_time)}"]
+    facts = [f"revision {resource.revision_id}", f"updated {moment(resource.update_time)}"]
     if resource.HasField("close_time"):
-        facts.append(f"closes {_time(resource.close_time)}")
+        facts.append(f"closes {moment(resource.close_time)}")
     return " · ".join(facts)
 
 
-def _table(*headings: str) -> Table:
+def columns(*headings: str) -> Table:
+    """An empty table with these headings."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -302,10 +303,11 @@ def _health(status: str) -> Text:
     return Text(status, style="green" if status == "healthy" else "red")
 
 
-def _time(moment: Timestamp) -> str:
-    if not moment.seconds:
+def moment(time: Timestamp) -> str:
+    """A time where the reader is, or "-" for none."""
+    if not time.seconds:
         return "-"
-    return moment.ToDatetime(dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return time.ToDatetime(dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _short(text: str) -> str:

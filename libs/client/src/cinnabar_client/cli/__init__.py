@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from cinnabar_client.cli import assignments, data, operations, submissions, uploads
+from cinnabar_client.cli import assignments, data, operations, reviews, submissions, uploads
 from cinnabar_client.cli.command import shared_options
 from cinnabar_client.cli.output import Output
 from cinnabar_client.convert import InvalidInput
@@ -32,6 +32,9 @@ for command in (
     submissions.list_,
     submissions.show,
     submissions.cancel,
+    reviews.override,
+    reviews.gradings,
+    reviews.audit,
     uploads.upload,
     uploads.download,
     data.export,

@@ -92,7 +92,14 @@ ORDER BY at, audit_id LIMIT $6
 
 async def override_grade(server: Server, override: Override) -> tuple[Overridden, Lsn]:
     """See ports.Shard."""
-    overridden = await server.transact(lambda driver: _override(driver, override))
+
+    async def work(driver: Driver) -> Overridden:
+        overridden = await _override(driver, override)
+        if not overridden.applied:
+            await server.require(driver)  # nothing was written, so nothing has shown that it belongs here
+        return overridden
+
+    overridden = await server.transact(work)
     # After the commit, so that it is covered.
     return overridden, await server.run(flushed)
 

@@ -1,0 +1,57 @@
+"""What instructors and operators do about grades with the library and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+
+from cinnabar_client import ApiError
+from cinnabar_client.client import Client
+from tests.support.client_cli import run
+from tests.support.gateway_world import TENANT, World, world
+
+INSTRUCTOR = f"dev.{TENANT}.instructor.prof"
+OPERATOR = f"dev.{TENANT}.operator.root"
+
+
+@pytest_asyncio.fixture
+async def gateway() -> AsyncGenerator[World]:
+    async with world() as made:
+        await made.assignment()
+        yield made
+
+
+async def test_an_instructor_overrides_with_the_library(gateway: World) -> None:
+    created = await gateway.submission()
+    gateway.grade(created, "explain", 1)
+    async with Client(f"127.0.0.1:{gateway.gateway.port}", token=INSTRUCTOR) as client:
+        seen = await client.get_submission(created.name)
+        after = await client.override_grade(
+            created.name, "explain", 3, reason="why", feedback="Good.", etag=seen.etag
+        )
+        assert (after.results[3].overridden, after.results[3].grade.feedback) == (True, "Good.")
+        with pytest.raises(ApiError) as caught:
+            await client.override_grade(created.name, "explain", 2, reason="why", etag=seen.etag)
+        assert caught.value.reason == "ETAG_MISMATCH"
+        assert [one.generation async for one in client.gradings(created.name)] == [1, 2]
+        assert [one.action async for one in client.audit_events(created.name)] == ["grade", "override"]
+
+
+async def test_the_command_line_overrides_and_shows_what_happened(gateway: World) -> None:
+    created = await gateway.submission()
+    address = f"127.0.0.1:{gateway.gateway.port}"
+    wanted = ("override", created.name, "explain", "3.5", "--reason", "second look", "--feedback", "Good.")
+    done = await run(address, *wanted, "--json", token=INSTRUCTOR)
+    assert (done.code, done.document["results"][3]["overridden"]) == (0, True)
+    stale = await run(address, *wanted[:3], "2", *wanted[4:], "--etag", '"x"', "--json", token=INSTRUCTOR)
+    assert (stale.code, stale.problem["reason"]) == (1, "ETAG_MISMATCH")
+    shown = await run(address, "gradings", created.name, token=INSTRUCTOR)
+    assert shown.code == 0
+    for word in ("overridden", "3.5 of 4", "second look", "instructor/prof"):
+        assert word in shown.out
+    [event] = (await run(address, "audit", created.name, "--json", token=INSTRUCTOR)).lines
+    assert (event["action"], event["detail"]) == ("override", "score none -> 3.5; second look")
+    verdict = await run(address, "ops", "audit", "verify", token=OPERATOR)
+    assert (verdict.code, "holds" in verdict.out, "1 not sealed yet" in verdict.out) == (0, True, True)
