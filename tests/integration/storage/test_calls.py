@@ -216,11 +216,6 @@ async def test_a_list_says_whether_there_are_more(storage: Storage) -> None:
     [
         (
             "GetSubmissions",
-            pb.GetSubmissionsRequest(min_positions=[position_pb2.Position(shard=2, lsn=1)]),
-            "min_positions[0].shard",
-        ),
-        (
-            "GetSubmissions",
             pb.GetSubmissionsRequest(min_positions=[position_pb2.Position(shard=-1, lsn=1)]),
             "min_positions[0].shard",
         ),

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_local import sql
-from cinnabar_storage.sharding import ShardMap
+from cinnabar_storage.bucket_map import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
 from tests.support.storage_disk import small_disk
 from tests.support.storage_records import graded, key, new_submission, revision_id
@@ -28,7 +28,7 @@ Result = pb.CommitOutcomesResponse.Result
 
 def on_shard(index: int, tenant: str) -> pb.NewSubmission:
     """A new submission of that shard."""
-    while ShardMap(2).shard_of_id((made := new_submission(tenant=tenant)).submission_id) != index:
+    while ShardMap.contiguous(2).shard_of_id((made := new_submission(tenant=tenant)).submission_id) != index:
         pass
     return made
 
@@ -36,7 +36,7 @@ def on_shard(index: int, tenant: str) -> pb.NewSubmission:
 def course_on(index: int, tenant: str) -> str:
     """A course of that shard."""
     number = 0
-    while ShardMap(2).shard_of_id(revision_id(f"course-{number}", tenant)) != index:
+    while ShardMap.contiguous(2).shard_of_id(revision_id(f"course-{number}", tenant)) != index:
         number += 1
     return f"course-{number}"
 

@@ -34,22 +34,27 @@ def test_keys_are_grouped_once_and_bad_ones_left_out() -> None:
     assert groups == {0: [low], 1: [high]}
 
 
+def test_a_shard_that_is_not_there_any_more_asks_for_nothing() -> None:
+    positions = MinPositions([Position(7, Lsn(5), 3), Position(0, Lsn(9), 2)])
+    assert (positions.of(0), positions.of(1), positions.epoch) == (9, 0, 3)
+
+
 def test_of_several_positions_of_a_shard_the_latest_counts() -> None:
-    positions = MinPositions([Position(0, Lsn(5)), Position(0, Lsn(9)), Position(0, Lsn(7))], 2)
+    positions = MinPositions([Position(0, Lsn(5)), Position(0, Lsn(9)), Position(0, Lsn(7))])
     assert (positions.of(0), positions.of(1)) == (9, 0)
 
 
 @pytest.mark.parametrize(
     ("position", "field"),
     [
-        (Position(2, Lsn(1)), "min_positions[0].shard"),
         (Position(-1, Lsn(1)), "min_positions[0].shard"),
         (Position(0, Lsn(-1)), "min_positions[0].lsn"),
+        (Position(0, Lsn(1), -1), "min_positions[0].epoch"),
     ],
 )
-def test_forged_positions_are_refused(position: Position, field: str) -> None:
+def test_positions_that_cannot_be_are_refused(position: Position, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        MinPositions([position], 2)
+        MinPositions([position])
     assert refused.value.metadata == {"field": field}
 
 

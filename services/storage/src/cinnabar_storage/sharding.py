@@ -30,14 +30,16 @@ def course_bucket(tenant: str, course: str) -> Bucket:
 class MinPositions:
     """What a read must show. Positions come from outside and prove nothing: they can only slow a read."""
 
-    def __init__(self, positions: Iterable[Position], shard_count: int) -> None:
+    def __init__(self, positions: Iterable[Position]) -> None:
         self._lsns: dict[int, Lsn] = {}
         self.epoch = 0
         for index, (shard, lsn, epoch) in enumerate(positions):
-            if not 0 <= shard < shard_count:
-                raise InvalidRequest([FieldViolation(f"min_positions[{index}].shard", "no such shard")])
-            if lsn < 0:
-                raise InvalidRequest([FieldViolation(f"min_positions[{index}].lsn", "must not be negative")])
+            for name, value in (("shard", shard), ("lsn", lsn), ("epoch", epoch)):
+                if value < 0:
+                    rule = "must not be negative"
+                    raise InvalidRequest([FieldViolation(f"min_positions[{index}].{name}", rule)])
+            # One that is not there was drained and removed, or is so new that this process does not know it:
+            # then the epoch tells. Callers keep their tokens over both.
             self._lsns[shard] = Lsn(max(lsn, self._lsns.get(shard, 0)))
             self.epoch = max(epoch, self.epoch)
 
@@ -138,7 +140,7 @@ class Shards:
 
         Raises InvalidRequest, DependencyUnavailable.
         """
-        wanted = MinPositions(positions, len(self._shards))
+        wanted = MinPositions(positions)
         if wanted.epoch > self.map.epoch:
             await self._source.reach(wanted.epoch)
         return wanted
