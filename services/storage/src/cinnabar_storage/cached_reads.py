@@ -16,7 +16,7 @@ from cinnabar_storage.records import (
     Submission,
     SubmissionKey,
 )
-from cinnabar_storage.sharding import MinPositions, Shards
+from cinnabar_storage.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 
 
@@ -42,7 +42,7 @@ class CachedReads:
 
     async def submission(self, key: SubmissionKey, positions: Sequence[Position]) -> bytes | None:
         """A submission, if it exists. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
-        minimum = MinPositions(positions, len(self._shards))
+        minimum = await self._shards.minimum(positions)
         shard = self._shards.map.shard_of_id(key.submission_id)
         if shard is None:
             return None
@@ -60,7 +60,7 @@ class CachedReads:
 
         None when it does not exist. Raises InvalidRequest, DependencyUnavailable, Overloaded.
         """
-        minimum = MinPositions(positions, len(self._shards))
+        minimum = await self._shards.minimum(positions)
         shard, _ = self._shards.of_course(key.tenant, key.course)
 
         async def load(lsn: Lsn) -> Loaded | None:
