@@ -11,6 +11,8 @@ import grpc
 from cinnabar.storage.v1 import (
     regrade_service_pb2,
     regrade_service_pb2_grpc,
+    erasure_service_pb2,
+    erasure_service_pb2_grpc,
     review_service_pb2,
     review_service_pb2_grpc,
     revision_service_pb2,
@@ -42,6 +44,8 @@ from cinnabar_storage.live_map import live_map
 from cinnabar_storage.metrics import replica_samples
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
+from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
+from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
 from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
@@ -58,6 +62,7 @@ from cinnabar_storage.uploads import Uploads
 
 _SERVICES = (
     regrade_service_pb2,
+    erasure_service_pb2,
     storage_service_pb2,
     review_service_pb2,
     revision_service_pb2,
@@ -118,6 +123,9 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
         if objects is not None:
             await exits.enter_async_context(collecting(shards, objects, config))
 
+        erasures = Erasures(shards, objects, subject_key=config.subject_key)
+        await exits.enter_async_context(erasures.running())
+
         def register(server: grpc.aio.Server) -> None:
             storage_service_pb2_grpc.add_StorageWriterServiceServicer_to_server(
                 StorageWriter(submissions, tasks, assignments, controls), server
@@ -128,6 +136,12 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             upload_service_pb2_grpc.add_UploadWriterServiceServicer_to_server(UploadWriter(uploads), server)
             upload_service_pb2_grpc.add_UploadReaderServiceServicer_to_server(UploadReader(uploads), server)
+            erasure_service_pb2_grpc.add_ErasureWriterServiceServicer_to_server(
+                ErasureWriter(erasures), server
+            )
+            erasure_service_pb2_grpc.add_ErasureReaderServiceServicer_to_server(
+                ErasureReader(erasures), server
+            )
             statistics_service_pb2_grpc.add_StatisticsReaderServiceServicer_to_server(
                 StatisticsReader(Statistics(shards)), server
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from cinnabar_common.metrics import valid_listen
@@ -84,6 +84,11 @@ class StorageConfig:
     """How often the shards are asked what they own; also done at once when one of them disagrees."""
     fence_wait_seconds: float = 2.0
     """How long a call waits for a bucket that is about to change shards."""
+    subject_key: str = field(default="", repr=False)
+    """Secret of at least 32 characters under which proofs of erasures name their subjects; keep it.
+
+    Without it no student can be erased.
+    """
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 
@@ -97,6 +102,8 @@ class StorageConfig:
         ]:
             raise ValueError(f"STORAGE_SHARDS: shard {', '.join(bad)} is not postgresql://…|postgresql://…")
         self._check_s3()
+        if self.subject_key and len(self.subject_key) < 32:
+            raise ValueError("STORAGE_SUBJECT_KEY must have at least 32 characters")
         if not valid_listen(self.metrics_listen):
             raise ValueError("STORAGE_METRICS_LISTEN must be host:port")
         for name in ("pool_size", "replica_pool_size", "revision_cache_entries", "cache_entries"):

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from cinnabar_storage.audit import AuditEvent, AuditQuery, SealLink, SealPage
 from cinnabar_storage.bucket_map import BucketSet, Claims
+from cinnabar_storage.erasure_records import ErasureRows
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -150,7 +151,7 @@ class Copy(Protocol):
         ...
 
 
-class Shard(UploadRows, ScoreRows, Protocol):
+class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
     """One shard. Each write is one atomic step; the Lsn it returns is at or after its commit.
 
     A write of a row in a bucket that is not owned here, or that is fenced, raises

@@ -11,7 +11,7 @@ from typing import TypeVar
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, id_bucket
 from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
-from cinnabar_storage.adapters.memory_reviews import MemoryReviews
+from cinnabar_storage.adapters.memory_erasures import MemoryErasures
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketSet, BucketState, Claim, Claims
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class MemoryShard(MemoryReviews):
+class MemoryShard(MemoryErasures):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
     authoritative: bool = True

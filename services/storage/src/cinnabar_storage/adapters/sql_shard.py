@@ -22,6 +22,7 @@ from cinnabar_storage.adapters import (
     sql_uploads,
     sql_writes,
 )
+from cinnabar_storage.adapters.sql_erasures import SqlErasures
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_regrades import SqlRegrades
@@ -67,7 +68,7 @@ FOLLOWERS: dict[str, tuple[Work, int]] = {
 """Who follows the audit of a shard: by name, the work and with how many rows at most in one step."""
 
 
-class SqlShard(SqlUploads, SqlStatistics):
+class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
     """Implements ports.Shard; made by :func:`sql_shard`."""
 
     def __init__(

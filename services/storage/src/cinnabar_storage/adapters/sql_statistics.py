@@ -39,7 +39,7 @@ EVENTS_PER_STEP = 1000
 _BUCKET_PAGE = 500
 
 _ADD_FOLLOWER = "INSERT INTO audit_followers (name) VALUES ($1) ON CONFLICT (name) DO NOTHING"
-_LOCK_FOLLOWER = "SELECT FROM audit_followers WHERE name = $1 FOR UPDATE"
+_LOCK_FOLLOWER = "SELECT name FROM audit_followers WHERE name = $1 FOR UPDATE"
 _SUBMISSIONS = """
 SELECT s.submission_id, s.tenant, s.course, s.assignment
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)

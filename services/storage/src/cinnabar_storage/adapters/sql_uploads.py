@@ -12,27 +12,27 @@ from cinnabar_storage.adapters.sql_writes import creation
 from cinnabar_storage.records import Created, CreateStatus, Lsn, Micros, NewSubmission
 from cinnabar_storage.upload_records import Upload, UploadKind
 
-_COLUMNS = """upload_id, tenant, course, assignment, item_id, author, kind, content_type, size_bytes, sha256,
-    state, object_key, create_time, expire_time, submission_id"""
+UPLOAD_COLUMNS = """upload_id, tenant, course, assignment, item_id, author, kind, content_type, size_bytes,
+    sha256, state, object_key, create_time, expire_time, submission_id"""
 _VALUES = """$1::text, $2::text, {course}, {assignment}, $5::text, {author}, $7::smallint, $8::text,
     $9::bigint, $10::bytea, $11::smallint, $12::text, timestamptz 'epoch' + $13 * interval '1 microsecond',
     timestamptz 'epoch' + $14 * interval '1 microsecond', $15::text"""
 _CREATE_ANSWER = f"""
-INSERT INTO uploads ({_COLUMNS})
+INSERT INTO uploads ({UPLOAD_COLUMNS})
 VALUES ({_VALUES.format(course="$3::text", assignment="$4::text", author="$6::text")})
 ON CONFLICT (upload_id) DO NOTHING
 """
 # What belongs to a submission is said by the submission.
 _CREATE_ARTIFACT = f"""
-INSERT INTO uploads ({_COLUMNS})
+INSERT INTO uploads ({UPLOAD_COLUMNS})
 SELECT {_VALUES.format(course="s.course", assignment="s.assignment", author="s.author")}
 FROM submissions s
 WHERE s.submission_id = $15 AND s.tenant = $2 AND $3::text = '' AND $4::text = '' AND $6::text = ''
 ON CONFLICT (upload_id) DO NOTHING
 """
-_UPLOADS = f"SELECT {_COLUMNS} FROM uploads WHERE tenant = $1 AND upload_id = ANY($2::text[])"
+_UPLOADS = f"SELECT {UPLOAD_COLUMNS} FROM uploads WHERE tenant = $1 AND upload_id = ANY($2::text[])"
 _UPLOADS_OF = f"""
-SELECT {_COLUMNS} FROM uploads WHERE tenant = $1 AND author = $2 ORDER BY upload_id LIMIT $3
+SELECT {UPLOAD_COLUMNS} FROM uploads WHERE tenant = $1 AND author = $2 ORDER BY upload_id LIMIT $3
 """
 _VERIFY = """
 WITH given AS (
@@ -56,7 +56,7 @@ WHERE upload_id IN (
         AND expire_time < timestamptz 'epoch' + $1 * interval '1 microsecond'
     ORDER BY expire_time LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-RETURNING {_COLUMNS}
+RETURNING {UPLOAD_COLUMNS}
 """
 _DROP = """
 DELETE FROM uploads u USING unnest($1::text[], $2::text[]) AS given(tenant, upload_id)
@@ -95,20 +95,20 @@ class SqlUploads:
             rows = await driver.fetch(_UPLOADS, upload.tenant, [upload.upload_id])
             if not rows:
                 await self._server.require(driver)
-            return (_upload(rows[0]) if rows else None), await flushed(driver)
+            return (upload_row(rows[0]) if rows else None), await flushed(driver)
 
         return await self._server.run(work)
 
     async def uploads(self, tenant: str, upload_ids: Sequence[str]) -> list[Upload]:
         ids = list(upload_ids)
         rows = await self._server.read(lambda driver: driver.fetch(_UPLOADS, tenant, ids), fenced=False)
-        return list(map(_upload, rows))
+        return list(map(upload_row, rows))
 
     async def uploads_of(self, tenant: str, author: str, limit: int) -> list[Upload]:
         rows = await self._server.read(
             lambda driver: driver.fetch(_UPLOADS_OF, tenant, author, limit), fenced=False
         )
-        return list(map(_upload, rows))
+        return list(map(upload_row, rows))
 
     async def verify_uploads(self, tenant: str, keys: Mapping[str, str]) -> set[str]:
         columns = (list(keys), list(keys.values()))
@@ -123,7 +123,7 @@ class SqlUploads:
 
     async def doom_uploads(self, before: Micros, until: Micros, limit: int) -> list[Upload]:
         rows = await self._server.run(lambda driver: driver.fetch(_DOOM, before, until, limit))
-        return list(map(_upload, rows))
+        return list(map(upload_row, rows))
 
     async def drop_uploads(self, uploads: Sequence[Upload]) -> None:
         columns = ([upload.tenant for upload in uploads], [upload.upload_id for upload in uploads])
@@ -196,5 +196,6 @@ def _fits(locked: Sequence[Any] | None, row: NewSubmission) -> bool:
     )
 
 
-def _upload(row: Sequence[Any]) -> Upload:
+def upload_row(row: Sequence[Any]) -> Upload:
+    """A row with UPLOAD_COLUMNS."""
     return Upload._make((*row[:12], micros(row[12]), micros(row[13]), row[14]))

@@ -262,6 +262,7 @@ uploads = Table(
     _id("submission_id", nullable=True),
     PrimaryKeyConstraint("upload_id", name="uploads_pkey"),
     Index("uploads_by_author", "tenant", "author", "upload_id"),
+    Index("uploads_by_submission", "submission_id", postgresql_where=text("submission_id IS NOT NULL")),
     Index("uploads_loose", "expire_time", postgresql_where=text("submission_id IS NULL OR state <> 2")),
     info={"moves_by": "upload_id"},
 )
@@ -299,6 +300,28 @@ assignment_scores = Table(
     ),
 )
 
+# What was asked to be erased, and the proof that it was. The student is forgotten when it is done.
+erasures = Table(
+    "erasures",
+    metadata,
+    _id("erasure_id"),
+    _id("tenant"),
+    _id("student"),
+    _id("subject"),
+    _id("actor"),
+    Column("reason", Text, nullable=False),
+    Column("submissions", BigInteger, nullable=False, server_default=text("0")),
+    Column("grades", BigInteger, nullable=False, server_default=text("0")),
+    Column("objects", BigInteger, nullable=False, server_default=text("0")),
+    Column("redacted_events", BigInteger, nullable=False, server_default=text("0")),
+    _time("create_time"),
+    Column("complete_time", DateTime(timezone=True)),
+    _time("claimed_until"),
+    PrimaryKeyConstraint("erasure_id", name="erasures_pkey"),
+    Index("erasures_open", "claimed_until", postgresql_where=text("complete_time IS NULL")),
+    info={"moves_by": "erasure_id"},
+)
+
 # What operators want of queues, which span the shards: only the table of shard 0 is used.
 queue_controls = Table(
     "queue_controls",
@@ -334,6 +357,7 @@ audit = Table(
     PrimaryKeyConstraint("audit_id", name="audit_pkey"),
     Index("audit_in_commit_order", "xid", "audit_id"),
     Index("audit_by_submission", "submission_id"),
+    Index("audit_redacted", "erasure_id", postgresql_where=text("erasure_id IS NOT NULL")),
 )
 
 # How far each follower has read the audit of this shard, and until when it rests.

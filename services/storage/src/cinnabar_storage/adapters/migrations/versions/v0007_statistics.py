@@ -40,8 +40,35 @@ _EXPAND = (
         CONSTRAINT assignment_scores_pkey PRIMARY KEY (tenant, course, assignment, item_id, criterion)
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS erasures (
+        erasure_id text COLLATE "C" NOT NULL,
+        tenant text COLLATE "C" NOT NULL,
+        student text COLLATE "C" NOT NULL,
+        subject text COLLATE "C" NOT NULL,
+        actor text COLLATE "C" NOT NULL,
+        reason text NOT NULL,
+        submissions bigint NOT NULL DEFAULT 0,
+        grades bigint NOT NULL DEFAULT 0,
+        objects bigint NOT NULL DEFAULT 0,
+        redacted_events bigint NOT NULL DEFAULT 0,
+        create_time timestamptz NOT NULL DEFAULT now(),
+        complete_time timestamptz,
+        claimed_until timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT erasures_pkey PRIMARY KEY (erasure_id)
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS erasures_open ON erasures (claimed_until) WHERE complete_time IS NULL",
+    "CREATE INDEX IF NOT EXISTS audit_redacted ON audit (erasure_id) WHERE erasure_id IS NOT NULL",
+    """
+    CREATE INDEX IF NOT EXISTS uploads_by_submission ON uploads (submission_id)
+    WHERE submission_id IS NOT NULL
+    """,
 )
 _CONTRACT = (
+    "DROP INDEX uploads_by_submission",
+    "DROP INDEX audit_redacted",
+    "DROP TABLE erasures",
     "DROP TABLE assignment_scores",
     "DROP TABLE submission_scores",
     "DROP INDEX assignment_revisions_by_assignment",
