@@ -9,10 +9,10 @@ from itertools import chain
 import grpc
 
 from cinnabar.storage.v1 import (
-    regrade_service_pb2,
-    regrade_service_pb2_grpc,
     erasure_service_pb2,
     erasure_service_pb2_grpc,
+    regrade_service_pb2,
+    regrade_service_pb2_grpc,
     review_service_pb2,
     review_service_pb2_grpc,
     revision_service_pb2,
@@ -40,12 +40,12 @@ from cinnabar_storage.cached_reads import CachedReads
 from cinnabar_storage.caching import caching
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
+from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
+from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.live_map import live_map
 from cinnabar_storage.metrics import replica_samples
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
-from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
-from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
 from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader

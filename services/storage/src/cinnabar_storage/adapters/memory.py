@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, id_bucket
-from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_erasures import MemoryErasures
+from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketSet, BucketState, Claim, Claims
