@@ -9,6 +9,7 @@ import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, InvalidRequest, ResourceNotFound, StateForbids
 from cinnabar_common.names import Bucket, bucket_of, new_id
+from cinnabar_storage.adapters.memory import MemoryShard
 from cinnabar_storage.adapters.memory_objects import MemoryObjects
 from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.records import NewSubmission
@@ -124,10 +125,10 @@ async def test_what_is_wrong_is_refused(stored: Stored) -> None:
 
 
 def test_a_subject_says_who_it_was_only_to_who_has_the_key() -> None:
-    erasure = Erasures(Shards([]), None, subject_key=KEY)
+    erasure = Erasures(Shards([MemoryShard()]), None, subject_key=KEY)
     subject = erasure.subject("t", "ann")
     assert subject != erasure.subject("t", "bob") != erasure.subject("tb", "ob")
-    assert subject != Erasures(Shards([]), None, subject_key="x" * 32).subject("t", "ann")
+    assert subject != Erasures(Shards([MemoryShard()]), None, subject_key="x" * 32).subject("t", "ann")
     assert len(bytes.fromhex(subject)) == sha256().digest_size
 
 
@@ -140,6 +141,12 @@ class Dying:
         self._after = after
 
     def __getattr__(self, name: str) -> Any:
+        if name == "holding":
+
+            def holding(*of: Any) -> Dying:
+                return Dying(self._inner.holding(*of), self._budget, after=self._after)
+
+            return holding
         method = getattr(self._inner, name)
 
         async def call(*args: Any) -> Any:

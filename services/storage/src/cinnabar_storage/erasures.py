@@ -19,9 +19,10 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound, StateForbids, SuiteError
-from cinnabar_common.names import id_bucket
+from cinnabar_common.names import Bucket, id_bucket
 from cinnabar_storage.erasure_records import CLAIM_SECONDS, Erasure, NewErasure
 from cinnabar_storage.invalidation import submission_key
+from cinnabar_storage.ports import Shard
 from cinnabar_storage.records import Position, TaskKey
 from cinnabar_storage.sharding import Shards, author_bucket
 from cinnabar_storage.upload_ports import Objects
@@ -65,18 +66,24 @@ class Erasures:
         if id_bucket(erasure_id) != bucket:
             raise InvalidRequest([FieldViolation("erasure_id", "must be an id in the bucket of the student")])
         wanted = NewErasure(erasure_id, tenant, student, self.subject(tenant, student), actor, reason)
-        index = self._shards.map.shard_of(bucket)
-        cancelled, lsn = await self._shards[index].begin_erasure(wanted)
+
+        async def call(index: int, shard: Shard) -> tuple[list[tuple[TaskKey, str]], Position]:
+            cancelled, lsn = await shard.begin_erasure(wanted)
+            return cancelled, self._shards.position(index, lsn)
+
+        cancelled, position = await self._shards.at(bucket, call)
         self._shards.invalidations.changed(
-            [submission_key(tenant, key.submission_id) for key, _ in cancelled], Position(index, lsn)
+            [submission_key(tenant, key.submission_id) for key, _ in cancelled], position
         )
         self._asked.set()
-        return await self.get(tenant, erasure_id), cancelled, Position(index, lsn)
+        return await self.get(tenant, erasure_id), cancelled, position
 
     async def get(self, tenant: str, erasure_id: str) -> Erasure:
         """ResourceNotFound."""
-        index = self._shards.map.shard_of_id(erasure_id)
-        found = None if index is None else await self._shards[index].erasure(tenant, erasure_id)
+        bucket = id_bucket(erasure_id)
+        found = None
+        if bucket is not None:
+            found = await self._shards.at(bucket, lambda _, shard: shard.erasure(tenant, erasure_id))
         if found is None:
             raise ResourceNotFound(f"erasures/{erasure_id}")
         return found
@@ -112,42 +119,65 @@ class Erasures:
         Raises DependencyUnavailable, Overloaded: what is done by then is done, and the rest
         is somebody's later.
         """
-        shard = self._shards[index]
-        erasure = await shard.claim_erasure(CLAIM_SECONDS)
+        erasure = await self._shards[index].claim_erasure(CLAIM_SECONDS)
         if erasure is None:
             return False
         tenant, student = erasure.tenant, erasure.student
-        while student and (uploads := await shard.uploads_of(tenant, student, BATCH)):
-            await self._erase_files(index, erasure, uploads)
-        while student and (ids := await shard.submissions_to_erase(tenant, student, BATCH)):
-            await self.erase_submissions(index, erasure, ids)
-        if student:
-            for other in self._shards:
-                await other.forget_in_filters(tenant, student)
-        await self.complete(index, erasure)
+        # The bucket may move meanwhile: each step asks anew where it is.
+        bucket = author_bucket(tenant, student)
+        while uploads := await self._shards.at(
+            bucket, lambda _, shard: shard.uploads_of(tenant, student, BATCH)
+        ):
+            await self._erase_files(erasure, uploads)
+        while ids := await self._shards.at(
+            bucket, lambda _, shard: shard.submissions_to_erase(tenant, student, BATCH)
+        ):
+            await self.erase_submissions(erasure, ids)
+        for shard in self._shards:
+            await shard.forget_in_filters(tenant, student)
+        await self.complete(erasure)
         return True
 
-    async def erase_submissions(self, index: int, erasure: Erasure, ids: Sequence[str]) -> None:
-        """Removes these with all that belongs to them; shard ``index`` has them, and the erasure."""
-        shard = self._shards[index]
-        if uploads := await shard.uploads_of_submissions(erasure.tenant, ids):
-            await self._erase_files(index, erasure, uploads)
-        for number, other in enumerate(self._shards):
-            if number != index:
-                await other.redact_audit(erasure, ids)
-        lsn = await shard.erase_submissions(erasure, ids)
-        self._shards.invalidations.changed(
-            [submission_key(erasure.tenant, one) for one in ids], Position(index, lsn)
-        )
+    async def erase_submissions(self, erasure: Erasure, ids: Sequence[str]) -> None:
+        """Removes these with all that belongs to them; they are on the shard of the erasure.
 
-    async def _erase_files(self, index: int, erasure: Erasure, uploads: Sequence[Upload]) -> None:
+        Raises DependencyUnavailable, also when one of them is not there any more; Overloaded.
+        """
+        bucket = bucket_of_erasure(erasure)
+        if uploads := await self._shards.at(
+            bucket, lambda _, shard: shard.uploads_of_submissions(erasure.tenant, ids)
+        ):
+            await self._erase_files(erasure, uploads)
+        # What a bucket did stays in the audit of the shard that it did it on.
+        for shard in self._shards:
+            await shard.redact_audit(erasure, ids)
+
+        async def call(index: int, shard: Shard) -> Position:
+            return self._shards.position(index, await shard.erase_submissions(erasure, ids))
+
+        position = await self._shards.at(bucket, call)
+        self._shards.invalidations.changed([submission_key(erasure.tenant, one) for one in ids], position)
+
+    async def _erase_files(self, erasure: Erasure, uploads: Sequence[Upload]) -> None:
         if self._objects is None:
             raise StateForbids("erasures", "NO_OBJECT_STORE")
         await self._objects.delete([upload.object_key for upload in uploads])
-        await self._shards[index].erase_uploads(erasure, uploads)
+        await self._shards.at(
+            bucket_of_erasure(erasure), lambda _, shard: shard.erase_uploads(erasure, uploads)
+        )
 
-    async def complete(self, index: int, erasure: Erasure) -> None:
+    async def complete(self, erasure: Erasure) -> None:
         """Counts what was redacted on all shards, and writes the proof."""
-        redacted = [await shard.redacted_events(erasure.erasure_id) for shard in self._shards]
-        await self._shards[index].complete_erasure(erasure, sum(redacted))
-        log.info("erased", extra={"erasure": erasure.erasure_id, "redacted": sum(redacted)})
+        redacted = sum([await shard.redacted_events(erasure.erasure_id) for shard in self._shards])
+        await self._shards.at(
+            bucket_of_erasure(erasure), lambda _, shard: shard.complete_erasure(erasure, redacted)
+        )
+        log.info("erased", extra={"erasure": erasure.erasure_id, "redacted": redacted})
+
+
+def bucket_of_erasure(erasure: Erasure) -> Bucket:
+    """Where an erasure is kept."""
+    bucket = id_bucket(erasure.erasure_id)
+    if bucket is None:
+        raise ValueError(erasure.erasure_id)
+    return bucket

@@ -8,6 +8,7 @@ from typing import Any
 from cinnabar_storage.adapters import sql_statistics
 from cinnabar_storage.adapters.sql_seals import redact
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
+from cinnabar_storage.adapters.sql_statistics import owned
 from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.adapters.sql_uploads import UPLOAD_COLUMNS, upload_row
 from cinnabar_storage.erasure_records import CLAIM_SECONDS, Erasure, NewErasure, OldSubmission
@@ -44,7 +45,7 @@ _CLAIM = f"""
 UPDATE erasures SET claimed_until = now() + $1 * interval '1 second'
 WHERE erasure_id = (
     SELECT erasure_id FROM erasures
-    WHERE complete_time IS NULL AND claimed_until <= now()
+    WHERE complete_time IS NULL AND claimed_until <= now() AND {owned("erasure_id")}
     ORDER BY erasure_id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING {_COLUMNS}
@@ -105,9 +106,9 @@ INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, de
 SELECT tenant, actor, 'erasure-done', '', '', 0, erasure_id FROM completed
 """
 # All tenants: retention walks through everything and asks for each what its policy is.
-_OLD = """
+_OLD = f"""
 SELECT submission_id, tenant, course FROM submissions
-WHERE submission_id > $1 AND submission_id < $2 ORDER BY submission_id LIMIT $3
+WHERE submission_id > $1 AND submission_id < $2 AND {owned("submission_id")} ORDER BY submission_id LIMIT $3
 """
 
 
@@ -126,7 +127,9 @@ class SqlErasures:
         return cancelled, await self._server.run(flushed)
 
     async def erasure(self, tenant: str, erasure_id: str) -> Erasure | None:
-        row = await self._server.run(lambda driver: driver.fetchrow(_ERASURE, tenant, erasure_id))
+        row = await self._server.read(
+            lambda driver: driver.fetchrow(_ERASURE, tenant, erasure_id), fenced=False
+        )
         return None if row is None else _erasure(row)
 
     async def claim_erasure(self, seconds: float) -> Erasure | None:
@@ -134,7 +137,9 @@ class SqlErasures:
         return None if row is None else _erasure(row)
 
     async def submissions_to_erase(self, tenant: str, student: str, limit: int) -> list[str]:
-        rows = await self._server.run(lambda driver: driver.fetch(_TO_ERASE, tenant, student, limit))
+        rows = await self._server.read(
+            lambda driver: driver.fetch(_TO_ERASE, tenant, student, limit), fenced=False
+        )
         return [row[0] for row in rows]
 
     async def redact_audit(self, erasure: Erasure, submission_ids: Sequence[str]) -> None:
@@ -166,9 +171,8 @@ class SqlErasures:
 
     async def uploads_of_submissions(self, tenant: str, submission_ids: Sequence[str]) -> list[Upload]:
         ids = list(submission_ids)
-        return list(
-            map(upload_row, await self._server.run(lambda driver: driver.fetch(_UPLOADS, tenant, ids)))
-        )
+        rows = await self._server.read(lambda driver: driver.fetch(_UPLOADS, tenant, ids), fenced=False)
+        return list(map(upload_row, rows))
 
     async def forget_in_filters(self, tenant: str, student: str) -> None:
         await self._server.run(lambda driver: driver.fetchval(_FORGET_IN_FILTERS, tenant, student))
@@ -181,7 +185,7 @@ class SqlErasures:
             await driver.fetchval(_COMPLETE, erasure.tenant, erasure.erasure_id, redacted_events)
             return await flushed(driver)
 
-        return await self._server.run(work)
+        return await self._server.transact(work)
 
     async def old_submissions(self, after: str, before: str, limit: int) -> list[OldSubmission]:
         rows = await self._server.run(lambda driver: driver.fetch(_OLD, after, before, limit))

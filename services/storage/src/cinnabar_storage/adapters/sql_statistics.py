@@ -40,10 +40,21 @@ _BUCKET_PAGE = 500
 
 _ADD_FOLLOWER = "INSERT INTO audit_followers (name) VALUES ($1) ON CONFLICT (name) DO NOTHING"
 _LOCK_FOLLOWER = "SELECT name FROM audit_followers WHERE name = $1 FOR UPDATE"
-_SUBMISSIONS = """
+
+
+def owned(column: str) -> str:
+    """SQL: this shard owns the row with the id in ``column``; all of them while buckets are not given out."""
+    return f"""(NOT EXISTS (SELECT FROM bucket_guard) OR EXISTS (
+        SELECT FROM buckets b WHERE b.bucket = bucket_of_id({column}) AND b.state <= 3
+    ))"""
+
+
+# What another shard owns by now it counts, though the rows may still be here.
+_SUBMISSIONS = f"""
 SELECT s.submission_id, s.tenant, s.course, s.assignment
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
 JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
+WHERE {owned("s.submission_id")}
 """
 _TASKS = """
 SELECT t.submission_id, t.item_id
