@@ -44,6 +44,7 @@ class Row:
     status: int
     reason: str
     field: str = ""
+    teaching: bool = False
 
 
 def handing_in(name: str, field: str, **changes: object) -> Row:
@@ -108,6 +109,24 @@ def rows() -> Iterator[Row]:
         "INVALID_REQUEST",
         "update_mask",
     )
+    nobody = f"{SUBMISSIONS}/none"
+    good = {"item": "name", "score": 1, "reason": "why"}
+    for name, changes, status, reason, field in (
+        ("unknown", {}, 404, "RESOURCE_NOT_FOUND", ""),
+        ("without a reason", {"reason": ""}, 400, "INVALID_REQUEST", "reason"),
+        ("negative", {"score": -1}, 400, "INVALID_REQUEST", "score"),
+        ("no number", {"score": "NaN"}, 400, "INVALID_REQUEST", "score"),
+        ("unknown JSON", {"points": 1}, 400, "INVALID_REQUEST", "points"),
+    ):
+        path, body = f"{nobody}:overrideGrade", good | changes
+        yield Row(f"override: {name}", "POST", path, body, status, reason, field, teaching=True)
+    for part in ("gradings", "auditEvents"):
+        yield Row(
+            f"{part} of nobody", "GET", f"{nobody}/{part}", None, 404, "RESOURCE_NOT_FOUND", teaching=True
+        )
+        path = f"{nobody}/{part}?pageToken=abc"
+        yield Row(f"{part}: token", "GET", path, None, 400, "PAGE_TOKEN_INVALID", "page_token", teaching=True)
+    yield Row("verification by a student", "POST", "/v1/audit:verify", {}, 403, "ROLE_FORBIDDEN")
     yield Row("invalid UTF-8", "POST", SUBMISSIONS, b'{"author": "\xff"}', 400, "INVALID_REQUEST")
     yield Row("truncated body", "POST", SUBMISSIONS, b'{"answers": [{"item"', 400, "INVALID_REQUEST")
     yield Row("not JSON", "POST", SUBMISSIONS, b"answers=1", 400, "INVALID_REQUEST")
@@ -141,7 +160,8 @@ async def answer_of(
     http: aiohttp.ClientSession, method: str, path: str, body: object, **headers: str
 ) -> tuple[int, dict[str, Any]]:
     content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-    headers |= {"content-type": "application/json"} | (STUDENT if method in ("POST", "GET") else {})
+    caller = STUDENT if method in ("POST", "GET") else {}
+    headers = {"content-type": "application/json"} | caller | headers
     async with http.request(method, path, data=content, headers=headers) as response:
         return response.status, json.loads((await response.text()).splitlines()[0])
 
@@ -149,7 +169,7 @@ async def answer_of(
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 async def test_bad_input_is_explained_as_json(stack: Stack, http: aiohttp.ClientSession, row: Row) -> None:
     before = await stored(stack)
-    status, error = await answer_of(http, row.method, row.path, row.body)
+    status, error = await answer_of(http, row.method, row.path, row.body, **(TEACHER if row.teaching else {}))
     # An error in a stream of objects stands under "error", as the transcoder writes it.
     details = error["details"]
     info = next(detail for detail in details if detail["@type"].endswith("ErrorInfo"))
