@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import delivery, dispatch, faults, peers, results, throughput
+from bench import delivery, dispatch, faults, peers, results, storage, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -30,10 +30,12 @@ NAMES = (
     "enqueue_to_delivery_p50_ms",
     "rebuild_after_flush_s",
     *dispatch.NAMES,
+    *storage.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
 NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
+NEEDS_STORAGE_ALONE = set(storage.NAMES)
 WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
@@ -88,7 +90,11 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
             found = await dispatch.measure(folder / "dispatch", wanted, rounds, scale)
             for name, values in found.items():
                 samples.add(name, *values)
-        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE:
+        if wanted & NEEDS_STORAGE_ALONE:
+            found = await storage.measure(folder / "storage", wanted, rounds, scale)
+            for name, values in found.items():
+                samples.add(name, *values)
+        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE - NEEDS_STORAGE_ALONE:
             await _without_graders(folder / "faults", wanted, samples, scale)
     return [result for result in _results(samples, with_peers) if result.name in wanted]
 
@@ -167,10 +173,12 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         rate("grpc_submits_per_second", "grpc", design, document),
         *ratio("grpc_submits_ratio_to_document_design", "grpc", design, document, 1.5),
     ]
-    if not math.isnan(dispatched := samples.median("dispatch_per_second")):
-        found.append(
-            Result(name="dispatch_per_second", value=dispatched, unit="1/s", better="higher", bar=20_000)
-        )
+    for name, bar in (
+        ("dispatch_per_second", 20_000),
+        ("storage_creates_per_second", 10_000),
+        ("storage_grade_commits_per_second", 6_000),
+    ):
+        found.append(Result(name=name, value=samples.median(name), unit="1/s", better="higher", bar=bar))
     for name, key, percent, unit, bar in (
         ("submit_to_watch_p50_ms", "watch", 50, "ms", 10.0),
         ("submit_to_watch_p99_ms", "watch", 99, "ms", 40.0),
@@ -180,6 +188,10 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("rebuild_after_flush_s", "rebuild", 50, "s", 10.0),
         ("dispatch_cost_ratio_1k_to_1m", "dispatch_cost_ratio_1k_to_1m", 50, "x", 1.3),
         ("redis_bytes_per_waiting_task", "redis_bytes_per_waiting_task", 50, "bytes", 1024.0),
+        ("get_cached_p50_ms", "get_cached_p50_ms", 50, "ms", 2.0),
+        ("get_replica_p50_ms", "get_replica_p50_ms", 50, "ms", 4.0),
+        ("list_page_10_shards_p50_ms", "list_page_10_shards_p50_ms", 50, "ms", 30.0),
+        ("storage_cost_ratio_10k_to_2m", "storage_cost_ratio_10k_to_2m", 50, "x", 1.3),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

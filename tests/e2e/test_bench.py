@@ -19,6 +19,12 @@ NAMES = [
     "dispatch_per_second",
     "dispatch_cost_ratio_1k_to_1m",
     "redis_bytes_per_waiting_task",
+    "storage_creates_per_second",
+    "storage_grade_commits_per_second",
+    "get_cached_p50_ms",
+    "get_replica_p50_ms",
+    "list_page_10_shards_p50_ms",
+    "storage_cost_ratio_10k_to_2m",
 ]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 

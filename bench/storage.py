@@ -1,0 +1,193 @@
+"""Storage alone, through its gRPC service: what it takes a second, how soon it answers, what a row costs.
+
+Two Postgres servers with a replica each, fsync on; the service is one process and the client another. The
+ten shards of the list are ten databases on these two servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from bench import stored
+from bench.stored import Database, Servers, Service, graded, key, new_submissions
+from cinnabar_common.names import BUCKETS
+
+T = TypeVar("T")
+
+BATCH = 500
+LANES = 4
+ROWS = 20_000
+GETS = 500
+HOT = 20
+PAGE = 100
+PAGES = 200
+LISTED = 5_000
+SHARDS_LISTED = 10
+FEW = 10_000
+MANY = 2_000_000
+COST_ROUNDS = 20
+NAMES = (
+    "storage_creates_per_second",
+    "storage_grade_commits_per_second",
+    "get_cached_p50_ms",
+    "get_replica_p50_ms",
+    "list_page_10_shards_p50_ms",
+    "storage_cost_ratio_10k_to_2m",
+)
+_WRITES = {"storage_creates_per_second", "storage_grade_commits_per_second"}
+_GETS = {"get_cached_p50_ms", "get_replica_p50_ms"}
+
+
+def _batches(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+async def _seconds(batches: Sequence[Sequence[T]], call: Callable[[Sequence[T]], Awaitable[None]]) -> float:
+    """For all batches, LANES at once."""
+    waiting = list(reversed(batches))
+
+    async def lane() -> None:
+        while waiting:
+            await call(waiting.pop())
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(LANES):
+            group.create_task(lane())
+    return time.perf_counter() - started
+
+
+async def writes(service: Service, count: int) -> tuple[float, float]:
+    """Submissions created a second, and grades committed a second."""
+    submissions = new_submissions(count)
+    outcomes = [graded(submission) for submission in submissions]
+    return (
+        count / await _seconds(_batches(submissions), service.create),
+        count / await _seconds(_batches(outcomes), service.commit),
+    )
+
+
+async def gets(service: Service, names: list[str], count: int) -> list[float]:
+    """Milliseconds of each Get of one submission, one after the other, of the given in turn."""
+    times: list[float] = []
+    for number in range(count):
+        wanted = stored.pb.SubmissionKey(tenant=stored.TENANT, submission_id=names[number % len(names)])
+        started = time.perf_counter()
+        await service.get([wanted])
+        times.append((time.perf_counter() - started) * 1000)
+    return times
+
+
+def _cache(servers: Servers) -> dict[str, str]:
+    return {"STORAGE_REDIS_URL": servers.valkey.url}
+
+
+async def _rates(service: Service, rounds: int, scale: float) -> dict[str, list[float]]:
+    count = max(BATCH, int(ROWS * scale))
+    await writes(service, min(count, 4 * BATCH))  # warm up
+    measured = [await writes(service, count) for _ in range(rounds)]
+    return {
+        "storage_creates_per_second": [created for created, _ in measured],
+        "storage_grade_commits_per_second": [committed for _, committed in measured],
+    }
+
+
+async def _reads(
+    service: Service, databases: Sequence[Database], rounds: int, scale: float
+) -> dict[str, list[float]]:
+    """From the cache the same few again and again; from the replica each once, so that no cache has it."""
+    count = max(50, int(GETS * scale))
+    submissions = new_submissions(HOT + count * (rounds + 1))
+    for batch in _batches(submissions):
+        await service.create(batch)
+        await service.commit([graded(submission) for submission in batch])
+    for database in databases:
+        await database.settle()
+    names = [submission.submission_id for submission in submissions]
+    hot, cold = names[:HOT], names[HOT:]
+    samples: dict[str, list[float]] = {name: [] for name in _GETS}
+    for number in range(rounds + 1):
+        from_replica = await gets(service, cold[number * count : (number + 1) * count], count)
+        await gets(service, hot, HOT)
+        from_cache = await gets(service, hot, count)
+        if number:  # the first one warms up
+            samples["get_replica_p50_ms"] += from_replica
+            samples["get_cached_p50_ms"] += from_cache
+    return samples
+
+
+async def _pages(servers: Servers, scale: float) -> list[float]:
+    """Milliseconds of each page of an assignment whose submissions lie on ten shards."""
+    count = max(2 * PAGE, int(LISTED * scale))
+    databases = await servers.databases("listed", SHARDS_LISTED)
+    async with servers.service(databases) as service:
+        for batch in _batches(submissions := new_submissions(count)):
+            await service.create(batch)
+            await service.commit([graded(submission) for submission in batch])
+        for database in databases:
+            await database.settle()
+        times: list[float] = []
+        before, left = "", len(submissions)
+        for _ in range(max(20, int(PAGES * scale))):
+            started = time.perf_counter()
+            before = await service.page(before, PAGE)
+            times.append((time.perf_counter() - started) * 1000)
+            left -= PAGE
+            if left < PAGE:
+                before, left = "", len(submissions)
+    return times[len(times) // 10 :]
+
+
+async def _cost_ratio(servers: Servers, scale: float) -> float:
+    """Time of a row's create, commit and get with MANY stored over that with FEW: medians, in turn."""
+    few, many = await servers.databases("few"), await servers.databases("many")
+    async with servers.service(few) as small, servers.service(many) as large:
+        for databases, count in ((few, FEW), (many, max(2 * FEW, int(MANY * scale)))):
+            share = count // len(databases)
+            width = BUCKETS // len(databases)
+            async with asyncio.TaskGroup() as group:
+                for number, database in enumerate(databases):
+                    buckets = range(number * width, (number + 1) * width)
+                    group.create_task(database.fill(number * share + 1, (number + 1) * share, buckets))
+        for database in (*few, *many):
+            await database.settle()
+        costs: dict[Service, list[float]] = {}
+        for number in range(max(6, int(COST_ROUNDS * scale))):
+            for service in (small, large) if number % 2 else (large, small):
+                costs.setdefault(service, []).append(await _cost(service))
+    return statistics.median(costs[large][1:]) / statistics.median(costs[small][1:])
+
+
+async def _cost(service: Service) -> float:
+    """Seconds of a batch from its create to its get."""
+    submissions = new_submissions(BATCH)
+    outcomes = [graded(submission) for submission in submissions]
+    keys = [key(submission) for submission in submissions]
+    started = time.perf_counter()
+    await service.create(submissions)
+    await service.commit(outcomes)
+    await service.get(keys)
+    return time.perf_counter() - started
+
+
+async def measure(folder: Path, wanted: set[str], rounds: int, scale: float) -> dict[str, Sequence[float]]:
+    """Samples of the ``wanted`` names."""
+    samples: dict[str, Sequence[float]] = {}
+    async with stored.servers(folder) as servers:
+        if wanted & (_WRITES | _GETS):
+            databases = await servers.databases("plain")
+            async with servers.service(databases, _cache(servers)) as service:
+                if wanted & _WRITES:
+                    samples |= await _rates(service, rounds, scale)
+                if wanted & _GETS:
+                    samples |= await _reads(service, databases, rounds, scale)
+        if "list_page_10_shards_p50_ms" in wanted:
+            samples["list_page_10_shards_p50_ms"] = await _pages(servers, scale)
+        if "storage_cost_ratio_10k_to_2m" in wanted:
+            samples["storage_cost_ratio_10k_to_2m"] = [await _cost_ratio(servers, scale)]
+    return {name: values for name, values in samples.items() if name in wanted}
