@@ -72,7 +72,7 @@ class Reviews:
         self, key: SubmissionKey, after: AuditCursor | None, limit: int, positions: Sequence[Position]
     ) -> AuditPage:
         """By time, number and shard. Raises InvalidRequest, DependencyUnavailable, Overloaded."""
-        minimum = MinPositions(positions, len(self._shards))
+        minimum = MinPositions(positions)
 
         async def events(shard: int) -> list[tuple[AuditCursor, AuditEvent]]:
             query = _query(key, after, shard, limit + 1)
