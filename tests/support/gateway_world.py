@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -255,6 +255,15 @@ class Refusal:
     rules: tuple[str, ...]
     message: str
     retry_after: float | None
+
+
+async def refused(call: Awaitable[object]) -> Refusal:
+    """The refusal of a call that must fail."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error)
+    raise AssertionError("it was not refused")
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:

@@ -27,14 +27,13 @@ from tests.support.gateway_world import (
     PARENT,
     STUDENT,
     Metadata,
-    Refusal,
     World,
     answers,
     create_request,
     credential,
     key_of,
     refusal_in,
-    refusal_of,
+    refused,
     world,
 )
 from tests.support.waiting import until
@@ -93,12 +92,6 @@ def handing_in(name: str, *, request_id: str = "", author: str = "") -> CreateSu
     request = create_request(request_id=request_id, author=author)
     request.submission.answers[3].CopyFrom(Answer(item="explain", file=Answer.File(upload=name)))
     return request
-
-
-async def refused(call: object) -> Refusal:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call  # pyright: ignore[reportGeneralTypeIssues]
-    return refusal_of(error.value)
 
 
 async def test_a_student_announces_a_file_and_is_told_how_to_upload_it(gateway: World) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import chain
 
 from cinnabar_common.clock import Clock
 from cinnabar_common.errors import SuiteError
+from cinnabar_common.names import id_bucket
 from cinnabar_storage.records import Micros
 from cinnabar_storage.sharding import Shards
 from cinnabar_storage.upload_ports import Objects
@@ -82,17 +84,21 @@ class Collector:
 
         Raises DependencyUnavailable, Overloaded: what is doomed by then comes again.
         """
-        largest = 0
         now = self._now()
         before, until = Micros(now - LATE_SECONDS * 1_000_000), Micros(now + DOOMED_SECONDS * 1_000_000)
-        for shard in self._shards:
-            doomed = await shard.doom_uploads(before, until, BATCH)
-            if doomed:
-                await self._objects.delete([upload.object_key for upload in doomed])
-                await shard.drop_uploads(doomed)
-                log.info("uploads expired", extra={"count": len(doomed)})
-            largest = max(largest, len(doomed))
-        return largest
+        batches, _ = await self._shards.scatter_partly(
+            lambda _, shard: shard.doom_uploads(before, until, BATCH)
+        )
+        doomed = list(chain.from_iterable(batches.values()))
+        if doomed:
+            await self._objects.delete([upload.object_key for upload in doomed])
+            await self._shards.each(
+                doomed,
+                lambda upload: id_bucket(upload.upload_id),
+                lambda _, shard, some: shard.drop_uploads(some),
+            )
+            log.info("uploads expired", extra={"count": len(doomed)})
+        return max(map(len, batches.values()), default=0)
 
     async def collect_orphans(self) -> bool:
         """Looks at one page of objects, deletes those without a row; whether there are more in this round.

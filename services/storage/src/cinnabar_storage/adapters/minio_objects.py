@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,8 @@ async def minio_objects(config: StorageConfig) -> AsyncGenerator[MinioObjects | 
     if not config.s3_endpoint:
         yield None
         return
+    # It warns of each attempt that failed; what becomes of them all is told to the caller, and by health.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     executor = ThreadPoolExecutor(config.s3_threads, thread_name_prefix="objects")
     try:
         yield MinioObjects(config, executor)

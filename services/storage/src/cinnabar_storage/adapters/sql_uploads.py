@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinnabar_storage.adapters import sql_writes
+from cinnabar_storage.adapters.sql_reads import held, held_args
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.adapters.sql_writes import creation
@@ -54,6 +55,7 @@ WHERE upload_id IN (
     WHERE bucket_of_id(upload_id) IN (SELECT bucket FROM buckets WHERE buckets.state <= 2)
         AND (submission_id IS NULL OR state <> 2)
         AND expire_time < timestamptz 'epoch' + $1 * interval '1 microsecond'
+        AND {held("upload_id", "$4", "$5")}
     ORDER BY expire_time LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING {UPLOAD_COLUMNS}
@@ -122,7 +124,8 @@ class SqlUploads:
         return await self._server.run(work)
 
     async def doom_uploads(self, before: Micros, until: Micros, limit: int) -> list[Upload]:
-        rows = await self._server.run(lambda driver: driver.fetch(_DOOM, before, until, limit))
+        buckets = held_args(self._server.buckets)
+        rows = await self._server.run(lambda driver: driver.fetch(_DOOM, before, until, limit, *buckets))
         return list(map(upload_row, rows))
 
     async def drop_uploads(self, uploads: Sequence[Upload]) -> None:
