@@ -10,6 +10,7 @@ import pytest
 
 from cinnabar_common.errors import EtagMismatch, InvalidRequest, ResourceNotFound, StateForbids
 from cinnabar_common.names import Bucket, new_id
+from cinnabar_local import sql
 from cinnabar_storage.etags import etag_of
 from cinnabar_storage.records import (
     CommitResult,
@@ -29,6 +30,7 @@ from cinnabar_storage.regrade_records import (
 )
 from tests.contract.storage.conftest import Stored
 from tests.support.regrade_domain import PARENT, REGRADE, Course, spec
+from tests.support.servers import ShardUrls
 from tests.support.storage_domain import new_tenant
 
 ACTOR = "instructor:prof"
@@ -106,6 +108,39 @@ async def test_steps_are_bounded_and_open_each_task_once_whoever_makes_them(cour
             break
     assert sorted(opened) == sorted((row.submission_id, item) for row in rows for item in ("q1", "q2"))
     assert (await net.see(key)).tally == Tally(opened=24, open=24)
+
+
+async def test_when_buckets_change_a_part_begins_anew_and_opens_nothing_twice(
+    course: OpenCourse, storage_shards: list[ShardUrls]
+) -> None:
+    """In memory no buckets ever change; what is promised is the same."""
+
+    async def buckets_change() -> None:
+        for shard in storage_shards:
+            async with sql.connected(shard.primary_url) as connection:
+                await connection.execute("UPDATE buckets SET epoch = epoch")
+
+    net = await course()
+    rows = await net.submit(*(f"s{number}" for number in range(8)))
+    [waiting] = await net.submit("waiting", grade=None)
+    key = await net.regrade(shadow=True)
+    await net.regrades.advance(key, 8)
+    for row in rows:
+        await net.grade(row, "q1", 2.0, generation=2)
+    await buckets_change()
+    await net.settle(key, limit=4)
+    for row in rows:
+        await net.grade(row, "q1", 2.0, generation=2)
+        await net.grade(row, "q2", 2.0, generation=2)
+    assert (await net.see(key)).tally == Tally(opened=16, graded=16, skipped=2)
+    await net.regrades.decide(key, PARENT, Wanted.PROMOTE, ACTOR)
+    await net.regrades.advance(key, 4)
+    await buckets_change()
+    await net.settle(key, limit=4)
+    assert (await net.see(key)).tally == Tally(opened=16, graded=16, skipped=2, promoted=16)
+    assert {scores for row in rows for scores in (await net.scores(row)).values()} == {(3, 2.0)}
+    assert await net.scores(waiting) == {}
+    await net.conserved()
 
 
 async def test_a_submission_of_more_items_than_a_step_takes_is_opened_whole(course: OpenCourse) -> None:

@@ -19,16 +19,17 @@ def choose(
 ) -> tuple[list[Reopened], int]:
     """The tasks to open, and how many items are meant but cannot be opened.
 
-    An item is meant when it is among ``items`` (all when there are none) and its
-    grade is below the share ``score_below`` of its points. It can be opened when
-    it has a grade that no person gave (or ``over_people``), no open task, and is
-    graded in the same queue by ``revision_id`` (its own when empty) as before.
+    An item is meant when the same regrade has not opened it before, when it is
+    among ``items`` (all when there are none), and when its grade is below the share
+    ``score_below`` of its points. It can be opened when it has a grade that no
+    person gave (or ``over_people``), no open task, and is graded in the same queue
+    by ``revision_id`` (its own when empty) as before.
     """
     wanted = frozenset(items)
     opened: list[Reopened] = []
     skipped = 0
     for one in candidates:
-        if wanted and one.item_id not in wanted:
+        if one.done or (wanted and one.item_id not in wanted):
             continue
         if score_below is not None and not _is_below(one, plans, score_below):
             continue

@@ -102,7 +102,8 @@ class RegradeView(NamedTuple):
     @property
     def failed(self) -> int:
         """Tasks that were opened and are neither open nor graded: given up, cancelled, done by a person."""
-        return self.tally.opened - self.tally.open - self.tally.graded
+        # Shards are not counted at the same moment.
+        return max(0, self.tally.opened - self.tally.open - self.tally.graded)
 
 
 class ItemPlan(NamedTuple):
@@ -131,6 +132,8 @@ class Candidate(NamedTuple):
     last_generation: int
     """The highest of any grade or task of the item."""
     task_state: int
+    done: bool = False
+    """This very regrade has opened it before."""
 
 
 class Reopened(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,6 +58,13 @@ class Delta:
     def rms(self) -> float:
         """Root of the mean square of new minus old, in points."""
         return math.sqrt(self.squares / self.compared)
+
+    def merge(self, other: Delta) -> None:
+        """Those of another too."""
+        self.compared += other.compared
+        self.total += other.total
+        self.squares += other.squares
+        self.histogram = [mine + theirs for mine, theirs in zip(self.histogram, other.histogram, strict=True)]
 
     def add(self, old: Scored, new: Scored) -> None:
         """One more change."""
@@ -130,6 +137,22 @@ class Report:
                     *(old.whole.score, new.whole.score, new.whole.max_score),
                 )
             )
+
+    @classmethod
+    def merged(cls, pass_share: float, reports: Iterable[Report]) -> Report:
+        """One of several."""
+        whole = cls(pass_share)
+        for part in reports:
+            whole.compared += part.compared
+            whole.raised += part.raised
+            whole.lowered += part.lowered
+            whole.failed_to_passed += part.failed_to_passed
+            whole.passed_to_failed += part.passed_to_failed
+            for item, criterion, delta in part.deltas:
+                whole._deltas.setdefault((item, criterion), Delta()).merge(delta)
+            for change in part.largest:
+                whole._keep(change)
+        return whole
 
     def _passes(self, scored: Scored) -> bool:
         return scored.score >= self._pass_share * scored.max_score - _SAME

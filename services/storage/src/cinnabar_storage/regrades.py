@@ -9,18 +9,21 @@ claims the regrade next goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest, ResourceNotFound, StateForbids
-from cinnabar_common.names import id_bucket
+from cinnabar_common.names import Bucket, id_bucket
 from cinnabar_storage.assignments import Assignments
+from cinnabar_storage.bucket_map import BucketSet
 from cinnabar_storage.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Shard
 from cinnabar_storage.records import GradeKind, Lsn, OpenTask, Position, RevisionKey, SubmissionKey, TaskKey
+from cinnabar_storage.regrade_ports import RegradeShard
 from cinnabar_storage.regrade_records import (
     CancelledTask,
+    Comparison,
     ItemPlan,
     Plans,
     Regrade,
@@ -34,8 +37,9 @@ from cinnabar_storage.regrade_records import (
     Wanted,
 )
 from cinnabar_storage.regrade_report import GradeParts, Report
-from cinnabar_storage.sharding import Shards, course_bucket, gather, gather_reachable
+from cinnabar_storage.sharding import Shards, course_bucket, gather
 
+T = TypeVar("T")
 _COMPARED_AT_ONCE = 200
 _NOT_PROMOTABLE = (
     RegradeState.OPENING,
@@ -81,9 +85,11 @@ class Regrades:
         if id_bucket(regrade.regrade_id) != course_bucket(regrade.tenant, regrade.course):
             rule = "must be in the bucket of its course"
             raise InvalidRequest([FieldViolation("regrade.regrade_id", rule)])
-        index, home = self._home(RegradeKey(regrade.tenant, regrade.regrade_id))
-        stored, lsn = await home.regrades.create(regrade, self._claim_seconds)
-        return _view(stored, Tally()), Position(index, lsn)
+        stored, position = await self._at_home(
+            RegradeKey(regrade.tenant, regrade.regrade_id),
+            lambda home: home.create(regrade, self._claim_seconds),
+        )
+        return _view(stored, Tally()), position
 
     async def get(self, key: RegradeKey, parent: tuple[str, str]) -> RegradeView:
         """With its counts; it must be of the (course, assignment) ``parent``. ResourceNotFound."""
@@ -95,8 +101,10 @@ class Regrades:
 
     async def list(self, query: RegradeQuery) -> list[RegradeView]:
         """Newest first, with their counts."""
-        _, home = self._shards.of_course(query.tenant, query.course)
-        views, _ = await self._views(await home.regrades.list(query))
+        found = await self._shards.at(
+            course_bucket(query.tenant, query.course), lambda _, shard: shard.regrades.list(query)
+        )
+        views, _ = await self._views(found)
         return views
 
     async def decide(
@@ -105,21 +113,19 @@ class Regrades:
         """Promotes or discards; what is decided so already stays. ResourceNotFound, StateForbids."""
         view = await self.get(key, parent)
         _refuse(view, wanted)
-        index, home = self._home(key)
-        decided, lsn = await home.regrades.decide(key, wanted, actor, self._claim_seconds)
+        decided, position = await self._at_home(
+            key, lambda home: home.decide(key, wanted, actor, self._claim_seconds)
+        )
         if decided is None:
             raise ResourceNotFound(_name(key))
         [view], _ = await self._views([decided])
         _refuse(view, wanted)  # somebody else may have been faster
-        return view, Position(index, lsn)
+        return view, position
 
     async def claim(self, limit: int) -> list[RegradeKey]:
         """Regrades of all tenants that have work left and that nobody advances. Raises Overloaded."""
-        found = await gather_reachable(
-            {
-                index: shard.regrades.claim(limit, self._claim_seconds)
-                for index, shard in enumerate(self._shards)
-            }
+        found, _ = await self._shards.scatter_partly(
+            lambda _, shard: shard.regrades.claim(limit, self._claim_seconds)
         )
         return list(chain.from_iterable(found.values()))
 
@@ -131,33 +137,41 @@ class Regrades:
         regrade = await self._kept(key)
         if not regrade.busy:
             return Advance([], [], False)
-        _, home = self._home(key)
         share = max(1, limit // len(self._shards))
-        steps = await gather_reachable(
-            {index: self._step(shard, regrade, share) for index, shard in enumerate(self._shards)}
-        )
+        # All by one map: a bucket is on one of these shards, and when it moves in
+        # between, the shard that it comes to begins anew and finds what is done.
+        steps, silent = await self._shards.scatter_partly(lambda _, shard: self._step(shard, regrade, share))
         for index, step in steps.items():
             keys = [submission_key(key.tenant, submission_id) for submission_id in step.changed]
-            self._shards.invalidations.changed(keys, Position(index, step.lsn))
-        left = len(steps) < len(self._shards) or not all(step.done for step in steps.values())
-        busy = await home.regrades.advanced(regrade, busy=left, claim_seconds=self._claim_seconds)
+            self._shards.invalidations.changed(keys, self._shards.position(index, step.lsn))
+        left = bool(silent) or not all(step.done for step in steps.values())
+        busy = await self._shards.at(
+            _bucket(key),
+            lambda _, shard: shard.regrades.advanced(regrade, busy=left, claim_seconds=self._claim_seconds),
+        )
         opened = list(chain.from_iterable(step.opened for step in steps.values()))
         cancelled = list(chain.from_iterable(step.cancelled for step in steps.values()))
         return Advance(_roomy(opened), cancelled, busy)
 
     async def reopen(self, wanted: Reopening) -> tuple[list[OpenTask], Position]:
         """Opens items of one submission. ResourceNotFound, EtagMismatch; StateForbids when none was."""
-        index = self._shards.map.shard_of_id(wanted.submission_id)
-        if index is None:
+        bucket = id_bucket(wanted.submission_id)
+        if bucket is None:
             raise ResourceNotFound(f"submissions/{wanted.submission_id}")
-        shard = self._shards[index]
         key = SubmissionKey(wanted.tenant, wanted.submission_id)
-        found, _ = await shard.read_primary(lambda copy: copy.submissions([key], max_bytes=1))
+        found, _ = await self._shards.at(
+            bucket,
+            lambda _, shard: shard.read_primary(lambda copy: copy.submissions([key], max_bytes=1)),
+        )
         if not found:
             raise ResourceNotFound(f"submissions/{wanted.submission_id}")
         plans = await self._plans(wanted.tenant, [found[0].row.revision_id, wanted.revision_id])
-        opened, lsn = await shard.regrades.reopen(wanted, plans)
-        position = Position(index, lsn)
+
+        async def reopened(index: int, shard: Shard) -> tuple[list[OpenTask], Position]:
+            opened, lsn = await shard.regrades.reopen(wanted, plans)
+            return opened, self._shards.position(index, lsn)
+
+        opened, position = await self._shards.at(bucket, reopened)
         self._shards.invalidations.changed([submission_key(*key)], position)
         return opened, position
 
@@ -167,33 +181,18 @@ class Regrades:
         if (regrade.course, regrade.assignment) != parent:
             raise ResourceNotFound(_name(key))
         _, lsns = await self._views([regrade])
-        report = Report(pass_share)
-        await gather(
-            {
-                index: self._compare(shard, regrade, lsns[index], report)
-                for index, shard in enumerate(self._shards)
-            }
-        )
-        return report
 
-    async def _compare(self, shard: Shard, regrade: Regrade, lsn: Lsn, report: Report) -> None:
-        kind = GradeKind.SHADOW if regrade.shadow else GradeKind.GRADED
-        after = TaskKey("", "")
-        key = RegradeKey(regrade.tenant, regrade.regrade_id)
-        more = True
-        while more:
-            start = after
-            page = await shard.read(
-                lambda copy: copy.comparisons(key, kind, start, _COMPARED_AT_ONCE),  # noqa: B023
-                min_lsn=lsn,
-            )
-            for one in page:
-                if one.old is not None:
-                    old, new = self._parts_of(one.old), self._parts_of(one.new)
-                    report.add(one.submission_id, one.item_id, old, new)
-            more = len(page) == _COMPARED_AT_ONCE
-            if page:
-                after = TaskKey(page[-1].submission_id, page[-1].item_id)
+        async def compared(index: int, shard: Shard) -> Report:
+            report = Report(pass_share)
+            async for page in _comparisons(shard, regrade, lsns.get(index, Lsn(0))):
+                for one in page:
+                    if one.old is not None:
+                        old, new = self._parts_of(one.old), self._parts_of(one.new)
+                        report.add(one.submission_id, one.item_id, old, new)
+            return report
+
+        reports = await self._shards.scatter(compared)
+        return Report.merged(pass_share, reports.values())
 
     async def _step(self, shard: Shard, regrade: Regrade, limit: int) -> Step:
         match regrade.wanted:
@@ -219,8 +218,14 @@ class Regrades:
     async def _views(self, regrades: Sequence[Regrade]) -> tuple[list[RegradeView], dict[int, Lsn]]:
         """With the counts of all shards, and the positions that show them."""
         keys = [RegradeKey(regrade.tenant, regrade.regrade_id) for regrade in regrades]
-        counted = await gather(
-            {index: shard.regrades.tallies(keys) for index, shard in enumerate(self._shards)}
+        counted = await self._shards.scatter(lambda _, shard: shard.regrades.tallies(keys))
+        # A shard that owns nothing any more still knows what it did when it did.
+        counted |= await gather(
+            {
+                index: shard.holding(BucketSet(())).regrades.tallies(keys)
+                for index, shard in enumerate(self._shards)
+                if index not in counted
+            }
         )
         tallies = zip(*(tallies for tallies, _ in counted.values()), strict=True)
         views = [
@@ -230,17 +235,44 @@ class Regrades:
         return views, {index: lsn for index, (_, lsn) in counted.items()}
 
     async def _kept(self, key: RegradeKey) -> Regrade:
-        _, home = self._home(key)
-        regrade = await home.regrades.get(key)
+        regrade = await self._shards.at(_bucket(key), lambda _, shard: shard.regrades.get(key))
         if regrade is None:
             raise ResourceNotFound(_name(key))
         return regrade
 
-    def _home(self, key: RegradeKey) -> tuple[int, Shard]:
-        index = self._shards.map.shard_of_id(key.regrade_id)
-        if index is None:
-            raise ResourceNotFound(_name(key))
-        return index, self._shards[index]
+    async def _at_home(
+        self, key: RegradeKey, call: Callable[[RegradeShard], Awaitable[tuple[T, Lsn]]]
+    ) -> tuple[T, Position]:
+        """What the shard that keeps the regrade answers, and where to read it."""
+
+        async def called(index: int, shard: Shard) -> tuple[T, Position]:
+            answer, lsn = await call(shard.regrades)
+            return answer, self._shards.position(index, lsn)
+
+        return await self._shards.at(_bucket(key), called)
+
+
+async def _comparisons(shard: Shard, regrade: Regrade, lsn: Lsn) -> AsyncGenerator[list[Comparison]]:
+    """All of a shard, a page at a time."""
+    kind = GradeKind.SHADOW if regrade.shadow else GradeKind.GRADED
+    key = RegradeKey(regrade.tenant, regrade.regrade_id)
+    after = TaskKey("", "")
+
+    async def page_after(place: TaskKey) -> list[Comparison]:
+        return await shard.read(
+            lambda copy: copy.comparisons(key, kind, place, _COMPARED_AT_ONCE), min_lsn=lsn
+        )
+
+    while page := await page_after(after):
+        yield page
+        after = TaskKey(page[-1].submission_id, page[-1].item_id)
+
+
+def _bucket(key: RegradeKey) -> Bucket:
+    bucket = id_bucket(key.regrade_id)
+    if bucket is None:
+        raise ResourceNotFound(_name(key))
+    return bucket
 
 
 def _name(key: RegradeKey) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from cinnabar_storage.adapters import sql_regrade_statements, sql_reviews
+from cinnabar_storage.adapters import sql_reviews
 from cinnabar_storage.adapters.sql_server import Driver, Server
 from cinnabar_storage.adapters.sql_times import micros, micros_if
 from cinnabar_storage.audit import AuditEvent, AuditQuery
@@ -226,6 +226,22 @@ FROM (
 """
 
 
+# A grade of a regrade beside the one that counted when its task was opened: the
+# last before it. Generations tell, for each is above all there were.
+_COMPARISONS = f"""
+SELECT n.submission_id, n.item_id, (
+    SELECT o.grade FROM grades o
+    WHERE o.submission_id = n.submission_id AND o.item_id = n.item_id AND o.tenant = $1
+        AND o.kind <> 3 AND o.generation < n.generation
+    ORDER BY o.generation DESC LIMIT 1
+), n.grade
+FROM grades n
+WHERE n.tenant = $1 AND n.regrade_id = $2 AND n.kind = $3 AND (n.submission_id, n.item_id) > ($4, $5)
+    AND {held("n.submission_id", "$7", "$8")}
+ORDER BY n.submission_id, n.item_id LIMIT $6
+"""
+
+
 def held_args(buckets: BucketSet) -> tuple[int, bytes]:
     """The arguments for the parameters of `held`."""
     return len(buckets), buckets.mask
@@ -367,7 +383,8 @@ class SqlCopy:
     async def comparisons(
         self, key: RegradeKey, kind: GradeKind, after: TaskKey, limit: int
     ) -> list[Comparison]:
-        rows = await self._fetch(sql_regrade_statements.COMPARISONS, *key, kind, *after, limit)
+        args = (*key, kind, *after, limit, *held_args(self.buckets))
+        rows = await self._fetch(_COMPARISONS, *args)
         return [Comparison._make(row) for row in rows]
 
 

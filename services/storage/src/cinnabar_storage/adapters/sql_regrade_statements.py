@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cinnabar_storage.adapters.sql_reads import held
+
 # A regrade belongs to no submission: its own audit rows name it in the detail.
 CREATE = """
 WITH made AS (
@@ -35,10 +37,10 @@ INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, de
 SELECT tenant, $4, $6 || '-regrade', '', '', 0, regrade_id FROM decided
 """
 # Of all tenants: whoever runs takes over from whoever died.
-CLAIM = """
+CLAIM = f"""
 UPDATE regrades SET claimed_until = now() + $2 * interval '1 second'
 WHERE regrade_id IN (
-    SELECT regrade_id FROM regrades WHERE busy AND claimed_until <= now()
+    SELECT regrade_id FROM regrades WHERE busy AND claimed_until <= now() AND {held("regrade_id", "$3", "$4")}
     ORDER BY claimed_until LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 RETURNING tenant, regrade_id
@@ -48,11 +50,18 @@ UPDATE regrades SET busy = $4, claimed_until = now() + $5 * interval '1 second'
 WHERE tenant = $1 AND regrade_id = $2 AND wanted = $3
 RETURNING true
 """
-# A later decision begins anew; an earlier one finds that it is too late.
+# A later decision begins anew; an earlier one finds that it is too late. So does
+# the same one begin anew when the buckets of this shard have changed: what it did
+# before, here or where a bucket was then, it finds done.
 ENTER = """
-INSERT INTO regrade_parts AS p (tenant, regrade_id, phase) VALUES ($1, $2, $3)
-ON CONFLICT (regrade_id) DO UPDATE SET phase = excluded.phase, done = false, submission_id = ''
-WHERE p.phase < excluded.phase AND p.tenant = excluded.tenant
+INSERT INTO regrade_parts AS p (tenant, regrade_id, phase, version)
+SELECT $1, $2, $3, coalesce((SELECT version FROM bucket_guard), 0)
+ON CONFLICT (regrade_id) DO UPDATE
+SET phase = excluded.phase, version = excluded.version, done = false, submission_id = '',
+    skipped = CASE WHEN p.phase = excluded.phase AND p.phase = 1 THEN 0 ELSE p.skipped END,
+    overtaken = 0
+WHERE p.tenant = excluded.tenant
+    AND (p.phase < excluded.phase OR (p.phase = excluded.phase AND p.version <> excluded.version))
 """
 PART = """
 SELECT phase, done, submission_id FROM regrade_parts WHERE tenant = $1 AND regrade_id = $2 FOR UPDATE
@@ -66,12 +75,13 @@ SET submission_id = $3, done = $4, opened = opened + $5, skipped = skipped + $6,
     overtaken = overtaken + $8
 WHERE tenant = $1 AND regrade_id = $2
 """
-_PAGE = """
+_PAGE = f"""
 SELECT submission_id, revision_id FROM submissions
 WHERE tenant = $1 AND course = $2 AND assignment = $3 AND submission_id > $4
     AND create_time >= timestamptz 'epoch' + $5::bigint * interval '1 microsecond'
     AND create_time < timestamptz 'epoch' + $6::bigint * interval '1 microsecond'
     AND ($7::text[] IS NULL OR author = ANY($7))
+    AND {held("submission_id", "$9", "$10")}
 ORDER BY submission_id LIMIT $8
 """
 PAGE = f"{_PAGE} FOR UPDATE"
@@ -81,7 +91,7 @@ SELECT revision_id FROM page
 UNION
 SELECT g.revision_id FROM page
 JOIN grades g ON g.submission_id = page.submission_id AND g.tenant = $1
-WHERE $9 AND g.revision_id IS NOT NULL
+WHERE $11 AND g.revision_id IS NOT NULL
 """
 LOCK = """
 SELECT submission_id, revision_id FROM submissions
@@ -97,9 +107,11 @@ WHERE tenant = $1 AND submission_id = $2 AND kind <> 3 GROUP BY item_id
 """
 CANDIDATES = """
 SELECT submission_id, item_id, coalesce(g.generation, 0), coalesce(g.kind, 0)::int, coalesce(g.score, 0),
-       coalesce(g.revision_id, ''), greatest(g.last, t.generation), coalesce(t.state, 0)::int
+       coalesce(g.revision_id, ''), greatest(g.last, t.generation), coalesce(t.state, 0)::int,
+       coalesce(t.regrade_id = $3, false) OR coalesce(g.regraded, false)
 FROM (
     SELECT submission_id, item_id, max(generation) AS last,
+           bool_or(coalesce(regrade_id = $3, false)) AS regraded,
            max(generation) FILTER (WHERE kind <> 3) AS generation,
            (array_agg(kind ORDER BY generation DESC) FILTER (WHERE kind <> 3))[1] AS kind,
            (array_agg(score ORDER BY generation DESC) FILTER (WHERE kind <> 3))[1] AS score,
@@ -108,7 +120,8 @@ FROM (
     GROUP BY submission_id, item_id
 ) AS g
 FULL JOIN (
-    SELECT submission_id, item_id, generation, state FROM tasks WHERE tenant = $1 AND submission_id = ANY($2)
+    SELECT submission_id, item_id, generation, state, regrade_id
+    FROM tasks WHERE tenant = $1 AND submission_id = ANY($2)
 ) AS t USING (submission_id, item_id)
 ORDER BY submission_id, item_id
 """
@@ -153,10 +166,10 @@ FROM (
 WHERE bytes <= $5::bigint OR number = 1
 ORDER BY submission_id, item_id
 """
-CANCEL = """
+CANCEL = f"""
 WITH picked AS (
     SELECT submission_id, item_id FROM tasks
-    WHERE tenant = $1 AND regrade_id = $2 AND state IN (1, 2)
+    WHERE tenant = $1 AND regrade_id = $2 AND state IN (1, 2) AND {held("submission_id", "$5", "$6")}
     ORDER BY submission_id, item_id LIMIT $3 FOR UPDATE
 ), cancelled AS (
     UPDATE tasks t SET state = 3, update_time = now() FROM picked
@@ -169,9 +182,10 @@ WITH picked AS (
 )
 SELECT submission_id, item_id, queue FROM cancelled
 """
-SHADOWS = """
+SHADOWS = f"""
 SELECT DISTINCT submission_id FROM grades
 WHERE tenant = $1 AND regrade_id = $2 AND kind = 3 AND submission_id > $3
+    AND {held("submission_id", "$5", "$6")}
 ORDER BY submission_id LIMIT $4
 """
 PROMOTE = """
@@ -191,6 +205,9 @@ WITH judged AS (
                           AND t.generation > g.generation) AS overtaken
     FROM grades g
     WHERE g.tenant = $1 AND g.regrade_id = $2 AND g.kind = 3 AND g.submission_id = ANY($3)
+        AND NOT EXISTS (SELECT FROM grades p
+                        WHERE p.submission_id = g.submission_id AND p.item_id = g.item_id
+                            AND p.tenant = g.tenant AND p.regrade_id = g.regrade_id AND p.kind = 4)
 ), promoted AS (
     INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
                         kind, revision_id, regrade_id)
@@ -204,24 +221,15 @@ WITH judged AS (
 )
 SELECT (SELECT count(*) FROM promoted), (SELECT count(*) FROM judged WHERE overtaken)
 """
-TALLIES = """
+TALLIES = f"""
 SELECT coalesce(p.opened, 0), coalesce(p.skipped, 0), coalesce(p.promoted, 0), coalesce(p.overtaken, 0),
        (SELECT count(*) FROM tasks t
-        WHERE t.tenant = k.tenant AND t.regrade_id = k.regrade_id AND t.state = 1),
+        WHERE t.tenant = k.tenant AND t.regrade_id = k.regrade_id AND t.state = 1
+            AND {held("t.submission_id", "$3", "$4")}),
        (SELECT count(*) FROM grades g
-        WHERE g.tenant = k.tenant AND g.regrade_id = k.regrade_id AND g.kind IN (1, 3))
+        WHERE g.tenant = k.tenant AND g.regrade_id = k.regrade_id AND g.kind IN (1, 3)
+            AND {held("g.submission_id", "$3", "$4")})
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(tenant, regrade_id, n)
 LEFT JOIN regrade_parts p ON p.regrade_id = k.regrade_id AND p.tenant = k.tenant
 ORDER BY k.n
-"""
-COMPARISONS = """
-SELECT n.submission_id, n.item_id, (
-    SELECT o.grade FROM grades o
-    WHERE o.submission_id = n.submission_id AND o.item_id = n.item_id AND o.tenant = $1
-        AND o.kind <> 3 AND o.generation < n.generation
-    ORDER BY o.generation DESC LIMIT 1
-), n.grade
-FROM grades n
-WHERE n.tenant = $1 AND n.regrade_id = $2 AND n.kind = $3 AND (n.submission_id, n.item_id) > ($4, $5)
-ORDER BY n.submission_id, n.item_id LIMIT $6
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound, StateForbids
 from cinnabar_storage.adapters import sql_regrade_statements as statements
-from cinnabar_storage.adapters.sql_reads import open_task
+from cinnabar_storage.adapters.sql_reads import held_args, open_task
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.candidates import choose, last_fitting
@@ -42,6 +42,10 @@ class SqlRegrades:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+
+    @property
+    def _held(self) -> tuple[int, bytes]:
+        return held_args(self._server.buckets)
 
     async def create(self, regrade: Regrade, claim_seconds: float) -> tuple[Regrade, Lsn]:
         async def work(driver: Driver) -> tuple[Regrade, Lsn]:
@@ -76,7 +80,9 @@ class SqlRegrades:
         return await self._server.run(work)
 
     async def claim(self, limit: int, claim_seconds: float) -> list[RegradeKey]:
-        rows = await self._server.run(lambda driver: driver.fetch(statements.CLAIM, limit, claim_seconds))
+        rows = await self._server.run(
+            lambda driver: driver.fetch(statements.CLAIM, limit, claim_seconds, *self._held)
+        )
         return [RegradeKey(row[0], row[1]) for row in rows]
 
     async def advanced(self, regrade: Regrade, *, busy: bool, claim_seconds: float) -> bool:
@@ -87,14 +93,18 @@ class SqlRegrades:
     async def upcoming_revisions(self, regrade: Regrade, limit: int) -> list[str]:
         async def work(driver: Driver) -> list[str]:
             after = await driver.fetchval(statements.CURSOR, *_key(regrade), Wanted.OPEN)
-            args = (*_page_arguments(regrade, after or "", limit), regrade.filter.score_below is not None)
+            args = (
+                *_page_arguments(regrade, after or "", limit),
+                *self._held,
+                regrade.filter.score_below is not None,
+            )
             return [row[0] for row in await driver.fetch(statements.UPCOMING_REVISIONS, *args)]
 
         return await self._server.run(work)
 
     async def open(self, regrade: Regrade, plans: Plans, limit: int) -> Step:
         async def work(driver: Driver, after: str) -> Step:
-            page = await driver.fetch(statements.PAGE, *_page_arguments(regrade, after, limit))
+            page = await driver.fetch(statements.PAGE, *_page_arguments(regrade, after, limit), *self._held)
             revisions: dict[str, str] = {}
             for submission_id, revision_id in page:
                 if revision_id not in plans:
@@ -102,7 +112,7 @@ class SqlRegrades:
                 revisions[submission_id] = revision_id
             if not revisions:
                 return await self._moved(driver, regrade, after, done=not page)
-            found = await _candidates(driver, regrade.tenant, revisions)
+            found = await _candidates(driver, regrade.tenant, revisions, regrade.regrade_id)
             given = regrade.filter
 
             def chosen(candidates: Sequence[Candidate]) -> tuple[list[Reopened], int]:
@@ -139,10 +149,13 @@ class SqlRegrades:
 
     async def promote(self, regrade: Regrade, limit: int) -> Step:
         async def work(driver: Driver, after: str) -> Step:
-            cancelled = await _cancel(driver, regrade, limit)
+            cancelled = await _cancel(driver, regrade, limit, self._held)
             if cancelled:
                 return _cancelled_step(cancelled)
-            page = [row[0] for row in await driver.fetch(statements.SHADOWS, *_key(regrade), after, limit)]
+            page = [
+                row[0]
+                for row in await driver.fetch(statements.SHADOWS, *_key(regrade), after, limit, *self._held)
+            ]
             if not page:
                 return await self._moved(driver, regrade, after, done=True)
             await driver.fetch(statements.LOCK, regrade.tenant, page)
@@ -161,7 +174,7 @@ class SqlRegrades:
 
     async def discard(self, regrade: Regrade, limit: int) -> Step:
         async def work(driver: Driver, after: str) -> Step:
-            cancelled = await _cancel(driver, regrade, limit)
+            cancelled = await _cancel(driver, regrade, limit, self._held)
             if cancelled:
                 return _cancelled_step(cancelled)
             return await self._moved(driver, regrade, after, done=True)
@@ -206,10 +219,10 @@ class SqlRegrades:
         columns = tuple(zip(*keys, strict=True))
 
         async def work(driver: Driver) -> tuple[list[Tally], Lsn]:
-            rows = await driver.fetch(statements.TALLIES, *columns)
+            rows = await driver.fetch(statements.TALLIES, *columns, *self._held)
             return [Tally._make(row) for row in rows], await flushed(driver)
 
-        return await self._server.run(work)
+        return await self._server.read(work)
 
     async def reopen(self, wanted: Reopening, plans: Plans) -> tuple[list[OpenTask], Lsn]:
         # What a first attempt was about to open: when its commit was cut off, a second finds it open.
@@ -226,7 +239,7 @@ class SqlRegrades:
                     return mine
             if wanted.etag and wanted.etag != await _etag(driver, wanted):
                 raise EtagMismatch(name)
-            found = await _candidates(driver, wanted.tenant, {rows[0][0]: rows[0][1]})
+            found = await _candidates(driver, wanted.tenant, {rows[0][0]: rows[0][1]}, "")
             tasks, _ = choose(
                 found,
                 plans,
@@ -271,9 +284,11 @@ async def _etag(driver: Driver, wanted: Reopening) -> str:
     return etag_from(visible, counting.items())
 
 
-async def _candidates(driver: Driver, tenant: str, revisions: dict[str, str]) -> list[Candidate]:
+async def _candidates(
+    driver: Driver, tenant: str, revisions: dict[str, str], regrade_id: str
+) -> list[Candidate]:
     """Of these submissions with their revisions, ascending by submission and item."""
-    rows = await driver.fetch(statements.CANDIDATES, tenant, list(revisions))
+    rows = await driver.fetch(statements.CANDIDATES, tenant, list(revisions), regrade_id)
     return [Candidate(row[0], revisions[row[0]], *row[1:]) for row in rows]
 
 
@@ -293,8 +308,10 @@ async def _queued(driver: Driver, tenant: str, tasks: Sequence[tuple[str, str, i
     return list(map(open_task, rows))
 
 
-async def _cancel(driver: Driver, regrade: Regrade, limit: int) -> list[CancelledTask]:
-    rows = await driver.fetch(statements.CANCEL, *_key(regrade), limit, regrade.decided_by)
+async def _cancel(
+    driver: Driver, regrade: Regrade, limit: int, held: tuple[int, bytes]
+) -> list[CancelledTask]:
+    rows = await driver.fetch(statements.CANCEL, *_key(regrade), limit, regrade.decided_by, *held)
     return [CancelledTask._make(row) for row in rows]
 
 

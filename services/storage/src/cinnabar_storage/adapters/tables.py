@@ -230,6 +230,8 @@ regrade_parts = Table(
     _id("tenant"),
     # Numbers of `wanted`; never goes back.
     Column("phase", SmallInteger, nullable=False),
+    # Of the buckets of this shard when it began.
+    Column("version", BigInteger, nullable=False, server_default=text("0")),
     Column("done", Boolean, nullable=False, server_default=text("false")),
     # The last submission that was looked at in this phase.
     Column("submission_id", Text(collation="C"), nullable=False, server_default=text("''")),

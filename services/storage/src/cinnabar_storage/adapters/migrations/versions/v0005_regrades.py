@@ -35,6 +35,7 @@ _EXPAND = (
         regrade_id text COLLATE "C" NOT NULL,
         tenant text COLLATE "C" NOT NULL,
         phase smallint NOT NULL,
+        version bigint NOT NULL DEFAULT 0,
         done boolean NOT NULL DEFAULT false,
         submission_id text COLLATE "C" NOT NULL DEFAULT '',
         opened bigint NOT NULL DEFAULT 0,
