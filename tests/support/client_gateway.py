@@ -54,6 +54,7 @@ class MemoryGateway(
     ``drops[method]`` says how many messages the next streams of a method send before they break off.
     ``unreachable`` is missing from all pages of submissions but the first.
     ``counted`` are the answers of GetConservation, the last one again and again.
+    ``objects`` is where forms and links lead; nobody is there by default.
     With ``hold`` submissions stay QUEUED until ``grade``; ``stuck[method]`` calls never get an answer.
     """
 
@@ -68,6 +69,8 @@ class MemoryGateway(
     tokens: list[str] = field(default_factory=list[str])
     created: int = 0
     streams: list[list[int]] = field(default_factory=list[list[int]])
+    uploads: dict[str, submissions_pb.Upload] = field(default_factory=dict[str, submissions_pb.Upload])
+    objects: str = "http://127.0.0.1:1"
     hold: bool = False
     stuck: Counter[str] = field(default_factory=Counter[str])
     healthy: bool = True
@@ -206,6 +209,29 @@ class MemoryGateway(
             left = None if left is None else left - 1
             if left == 0:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+
+    async def CreateUpload(
+        self, request: submissions_pb.CreateUploadRequest, context: Context
+    ) -> submissions_pb.Upload:
+        self._enter("CreateUpload", context)
+        upload = submissions_pb.Upload()
+        upload.CopyFrom(request.upload)
+        upload.name = f"{request.parent}/uploads/u{len(self.uploads)}"
+        upload.url = self.objects
+        upload.fields.add(name="key", value="k")
+        self.uploads[upload.name] = upload
+        return upload
+
+    async def CreateDownload(
+        self, request: submissions_pb.CreateDownloadRequest, context: Context
+    ) -> submissions_pb.Download:
+        self._enter("CreateDownload", context)
+        upload = self.uploads.get(request.name)
+        if upload is None:
+            raise ResourceNotFound(request.name)
+        return submissions_pb.Download(
+            url=f"{self.objects}/k", size_bytes=upload.size_bytes, sha256=upload.sha256
+        )
 
     async def CancelSubmission(
         self, request: submissions_pb.CancelSubmissionRequest, context: Context
