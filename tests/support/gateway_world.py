@@ -25,6 +25,7 @@ from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.names import SubmissionName
 from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
+from cinnabar_gateway.adapters.memory_data import MemoryData
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
@@ -217,6 +218,7 @@ async def world(
         assignments=storage,
         submissions=storage,
         uploads=storage.uploads,
+        data=MemoryData(storage),
         reviews=storage.reviews,
         regrades=RegradeClient(nowhere, timeout_seconds=0.5),
         queue=front or queue,

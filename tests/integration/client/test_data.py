@@ -56,3 +56,32 @@ async def test_a_file_is_complete_or_not_there(tmp_path: Path, monkeypatch: pyte
         assert os.listdir(tmp_path) == []
         piped = await run(address(w), "export", "net/a1", token=TOKEN)
         assert (piped.code, "INCOMPLETE" in piped.out.splitlines()[-1]) == (1, True)
+
+
+async def test_grades_are_shown_in_numbers() -> None:
+    async with world() as w, Client(address(w), token=TOKEN) as client:
+        await w.assignment()
+        for author, score in (("a", 1.0), ("b", 4.0)):
+            w.grade(await w.submission(author=author, metadata=INSTRUCTOR), "explain", score)
+        found = await client.statistics(PARENT)
+        assert [(one.item, one.scores.mean, one.scores.standard_deviation) for one in found.items] == [
+            ("explain", 2.5, 1.5)
+        ]
+        shown = await run(address(w), "statistics", "net/a1", token=TOKEN)
+        assert (shown.code, "explain" in shown.out, "2.5" in shown.out) == (0, True, True)
+
+
+async def test_a_student_is_erased() -> None:
+    operator = "dev.uni.operator.root"
+    async with world() as w:
+        await w.assignment()
+        await w.submission(author="ann", metadata=INSTRUCTOR)
+        await w.submission(author="bob", metadata=INSTRUCTOR)
+        asked = ("ops", "erase", "ann", "--reason", "left", "--json")
+        unsure = await run(address(w), *asked, token=operator)
+        assert (unsure.code, len(w.storage.submissions)) == (130, 2)
+        done = await run(address(w), *asked, "--yes", "--wait", "5", token=operator)
+        assert (done.code, done.document["state"], done.document["submissions"]) == (0, "ERASED", "1")
+        assert [one.author for one in w.storage.submissions.values()] == ["bob"]
+        proof = await run(address(w), "ops", "erasure", done.document["name"], token=operator)
+        assert (proof.code, "left" in proof.out, "ann" in proof.out) == (0, True, False)

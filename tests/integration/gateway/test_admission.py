@@ -19,6 +19,7 @@ from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStu
 from cinnabar_common.channels import channel
 from cinnabar_common.clock import SystemClock
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
+from cinnabar_gateway.adapters.data_client import DataClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.adapters.upload_client import UploadClient
@@ -101,6 +102,7 @@ class Two:
             assignments=store,
             submissions=store,
             uploads=UploadClient(storage),
+            data=DataClient(storage),
             queue=SchedulerClient(scheduler, [scheduler]),
             admissions=admissions(scheduler, timeout_seconds=5),
             changes=[SchedulerChanges(scheduler)],

@@ -1,4 +1,4 @@
-"""Calls about data at rest: grades as a file."""
+"""Calls about data at rest: grades as a file and in numbers, and erasure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 from typing import Literal
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
+from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStub
+from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
 from cinnabar_client.connection import Connection
 
 ExportFormat = Literal["csv", "gradescope"]
@@ -37,3 +39,27 @@ class DataCalls:
         stub = AssignmentServiceStub(self._connection.channel)
         async for part in self._connection.stream(stub.ExportGrades, request):
             yield part.data
+
+    async def statistics(self, name: str) -> assignments_pb.AssignmentStatistics:
+        """The grades of an assignment in numbers; a little behind, as its ``as_of_time`` says."""
+        return await self._connection.unary(
+            AssignmentServiceStub(self._connection.channel).GetAssignmentStatistics,
+            assignments_pb.GetAssignmentStatisticsRequest(name=name),
+        )
+
+    async def erase_student(self, student: str, *, reason: str) -> operations_pb.Erasure:
+        """Begins to erase everything about a student; ``get_erasure`` tells how far it is.
+
+        The reason stays in the proof, and must not name the student.
+        """
+        return await self._connection.unary(
+            OperationsServiceStub(self._connection.channel).EraseStudent,
+            operations_pb.EraseStudentRequest(student=student, reason=reason),
+        )
+
+    async def get_erasure(self, name: str) -> operations_pb.Erasure:
+        """The proof of an erasure, or how far it is; ``name`` is "erasures/{erasure}"."""
+        return await self._connection.unary(
+            OperationsServiceStub(self._connection.channel).GetErasure,
+            operations_pb.GetErasureRequest(name=name),
+        )

@@ -25,6 +25,7 @@ from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
+from cinnabar_gateway.adapters.data_client import DataClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.adapters.review_client import ReviewClient
@@ -38,6 +39,8 @@ from cinnabar_gateway.assignments import Assignments, CurrentRevisions
 from cinnabar_gateway.calls import CallInterceptor
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import TokenKeys
+from cinnabar_gateway.data_ports import DataStore
+from cinnabar_gateway.erasures import Erasures
 from cinnabar_gateway.estimates import Estimates
 from cinnabar_gateway.export_formats import points_of_items
 from cinnabar_gateway.exports import Exports
@@ -56,6 +59,7 @@ from cinnabar_gateway.regrade_service import RegradeService
 from cinnabar_gateway.regrades import RegradeDriver, Regrades
 from cinnabar_gateway.review_ports import ReviewStore
 from cinnabar_gateway.review_service import ReviewCalls, items_of
+from cinnabar_gateway.statistics import Statistics
 from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
 from cinnabar_gateway.upload_ports import UploadStore
@@ -78,6 +82,7 @@ class Outside:
     assignments: AssignmentStore
     submissions: SubmissionStore
     uploads: UploadStore
+    data: DataStore
     reviews: ReviewStore
     regrades: RegradeStore
     queue: Queue
@@ -114,6 +119,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             assignments=store,
             submissions=store,
             uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
+            data=DataClient(storage, timeout_seconds=config.call_timeout_seconds),
             reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
             regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
             queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
@@ -144,6 +150,8 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
         )
         assignments = Assignments(outside.assignments, forget=revisions.forget)
         exports = Exports(outside.assignments, outside.submissions, points_of_items)
+        statistics = Statistics(assignments, outside.data, points_of_items)
+        erasures = Erasures(outside.data, outside.queue)
         handoff = Handoff(
             outside.queue, max_batch=config.enqueue_batch, max_pending=config.max_pending_enqueues
         )
@@ -212,7 +220,9 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
         intake = Intake(revisions, submissions, queues, admission, outside.clock, uploads)
 
         def register(server: grpc.aio.Server) -> None:
-            add_AssignmentServiceServicer_to_server(AssignmentService(assignments, exports), server)
+            add_AssignmentServiceServicer_to_server(
+                AssignmentService(assignments, exports, statistics), server
+            )
             add_SubmissionServiceServicer_to_server(
                 SubmissionService(
                     *(intake, submissions, assignments, hub, uploads, reviews, regrades),
@@ -222,7 +232,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             )
             add_GradingServiceServicer_to_server(GradingService(intake), server)
             add_OperationsServiceServicer_to_server(
-                OperationsService(operations, outside.clock, reviews), server
+                OperationsService(operations, outside.clock, reviews, erasures), server
             )
             add_RegradeServiceServicer_to_server(RegradeService(regrades), server)
 

@@ -12,13 +12,14 @@ from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceSer
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, CourseName, is_id
-from cinnabar_gateway import convert, export_formats, identity
+from cinnabar_gateway import convert, data_convert, export_formats, identity
 from cinnabar_gateway.assignment_rules import assignment_violations
 from cinnabar_gateway.assignments import Assignments
 from cinnabar_gateway.calls import Context, min_positions, send_positions
 from cinnabar_gateway.exports import Exports
 from cinnabar_gateway.identity import Role
 from cinnabar_gateway.required import missing
+from cinnabar_gateway.statistics import Statistics
 
 _CONTENT = ("display_name", "items", "close_time")
 _EVERYTHING = "*"
@@ -27,9 +28,10 @@ _EVERYTHING = "*"
 class AssignmentService(AssignmentServiceServicer):
     """Speaks gRPC; knows nothing of storage."""
 
-    def __init__(self, assignments: Assignments, exports: Exports) -> None:
+    def __init__(self, assignments: Assignments, exports: Exports, statistics: Statistics) -> None:
         self._assignments = assignments
         self._exports = exports
+        self._statistics = statistics
 
     async def CreateAssignment(self, request: pb.CreateAssignmentRequest, context: Context) -> pb.Assignment:
         caller = identity.current()
@@ -96,6 +98,15 @@ class AssignmentService(AssignmentServiceServicer):
         )
         await send_positions(context, (position,))
         return convert.assignment(stored, caller.role)
+
+    async def GetAssignmentStatistics(
+        self, request: pb.GetAssignmentStatisticsRequest, context: Context
+    ) -> pb.AssignmentStatistics:
+        caller = identity.current()
+        caller.require("statistics.get", Role.INSTRUCTOR)
+        name = convert.assignment_name(request.name, "name")
+        found = await self._statistics.of(caller, name, min_positions(context))
+        return data_convert.statistics(name, found)
 
     async def ExportGrades(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request: pb.ExportGradesRequest, context: Context

@@ -21,8 +21,9 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
-from cinnabar_gateway import convert, dead_letter_filters, identity
+from cinnabar_gateway import convert, data_convert, dead_letter_filters, identity
 from cinnabar_gateway.calls import Context, send_positions
+from cinnabar_gateway.erasures import Erasures
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.operations import MAX_REDRIVE, Operations
 from cinnabar_gateway.records import QueueState, RedriveFate
@@ -59,9 +60,12 @@ class SuiteUnhealthy(SuiteError):
 class OperationsService(OperationsServiceServicer):
     """Speaks gRPC; knows nothing of schedulers and storage."""
 
-    def __init__(self, operations: Operations, clock: Clock, reviews: ReviewCalls) -> None:
+    def __init__(
+        self, operations: Operations, clock: Clock, reviews: ReviewCalls, erasures: Erasures
+    ) -> None:
         self._operations = operations
         self._reviews = reviews
+        self._erasures = erasures
         self._clock = clock
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: Context) -> pb.ListQueuesResponse:
@@ -162,6 +166,18 @@ class OperationsService(OperationsServiceServicer):
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
         _operator("audit.verify")
         return await self._reviews.verify()
+
+    async def EraseStudent(self, request: pb.EraseStudentRequest, context: Context) -> pb.Erasure:
+        caller = _operator("students.erase")
+        student, reason = data_convert.erase_request(request)
+        erasure, position = await self._erasures.erase(caller, student, reason)
+        await send_positions(context, (position,))
+        return data_convert.erasure(erasure)
+
+    async def GetErasure(self, request: pb.GetErasureRequest, context: Context) -> pb.Erasure:
+        caller = _operator("erasures.get")
+        erasure_id = data_convert.erasure_id(request.name)
+        return data_convert.erasure(await self._erasures.get(caller, erasure_id))
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.HealthReport:
         verdicts = await self._operations.health()

@@ -38,6 +38,7 @@ for command in (
     uploads.upload,
     uploads.download,
     data.export,
+    data.statistics,
     operations.ops,
     operations.health,
 ):

@@ -233,6 +233,11 @@ class MemoryStorage:
             return RedriveFate.REDRIVEN
         return RedriveFate.OPEN if task.state is TaskState.OPEN else RedriveFate.CANCELLED
 
+    def forget(self, stored: Submission) -> None:
+        """What erasing its student does: it is gone, and its request id is free."""
+        del self._submissions[SubmissionKey(stored.tenant, stored.submission_id)]
+        self._requests = {key: one for key, one in self._requests.items() if one[0] != stored.submission_id}
+
     def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
         """What a grader's outcome does: closes the open task of the item. KeyError when there is none."""
         stored = self._submissions[key]
