@@ -18,7 +18,7 @@ from cinnabar_storage.invalidation import CacheKey
 from cinnabar_storage.records import Lsn
 from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCacheUnavailable
 from tests.support.scheduler_queue import ManualClock
-from tests.support.storage_cache import LASTING, MAX_AGE, REMEMBER, at, cache_key, cache_of, settled
+from tests.support.storage_cache import LASTING, MAX_AGE, at, cache_key, cache_of, settled
 
 KEYS = [cache_key("a"), cache_key("b")]
 MAX_LAG = 5.0
@@ -50,9 +50,7 @@ class World(MemoryCache):
     """The shared cache, whose messages wait until a test delivers them, and which may be down."""
 
     def __init__(self, clock: ManualClock) -> None:
-        super().__init__(
-            max_age_seconds=MAX_AGE, lasting_seconds=LASTING, remember_seconds=REMEMBER, clock=clock
-        )
+        super().__init__(max_age_seconds=MAX_AGE, lasting_seconds=LASTING, clock=clock)
         self.up = True
         self.answers_lost = False
         self.inboxes: list[deque[Message]] = []

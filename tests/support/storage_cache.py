@@ -32,9 +32,7 @@ def cache_key(text: str) -> CacheKey:
 
 def memory_cache(clock: ManualClock) -> MemoryCache:
     """A shared cache with the ages of this module."""
-    return MemoryCache(
-        max_age_seconds=MAX_AGE, lasting_seconds=LASTING, remember_seconds=REMEMBER, clock=clock
-    )
+    return MemoryCache(max_age_seconds=MAX_AGE, lasting_seconds=LASTING, clock=clock)
 
 
 def cache_of(

@@ -264,7 +264,7 @@ class Silent(MemoryCache):
 
 
 async def test_a_silent_shared_cache_is_left_alone_for_a_while(clock: ManualClock) -> None:
-    silent = Silent(max_age_seconds=1, lasting_seconds=1, remember_seconds=1, clock=clock)
+    silent = Silent(max_age_seconds=1, lasting_seconds=1, clock=clock)
     async with cache_of(silent, clock).running() as cache:
         for number in range(5):
             source = Source()

@@ -67,7 +67,6 @@ async def caching(config: StorageConfig, clock: Clock | None = None) -> AsyncGen
                     timeout_seconds=config.redis_timeout_seconds,
                     max_age_seconds=config.cache_max_age_seconds,
                     lasting_seconds=config.cache_ttl_seconds,
-                    remember_seconds=remember_seconds,
                 )
             )
         cache = Cache(

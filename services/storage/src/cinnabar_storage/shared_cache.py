@@ -53,10 +53,9 @@ class SharedCache(Protocol):
     async def put(self, key: CacheKey, value: bytes, position: Position, lease_ms: int) -> bool:
         """Keeps a value that was read under a lease, for the maximum age from the lease on.
 
-        Refused, with False, when it is older than that already, and when it does
-        not show a change of which the store was told lately, or comes from
-        another shard than that change. What is there is replaced unless it is
-        newer and of the same shard.
+        Refused, with False, when it is older than that already, and when what is
+        there is newer and of the same shard. That it shows all changes of which
+        others have told is for the readers to see to.
         """
         ...
 
@@ -65,16 +64,11 @@ class SharedCache(Protocol):
         ...
 
     async def put_lasting(self, values: Mapping[CacheKey, bytes]) -> None:
-        """Keeps what never changes; a key of which the store was told a change lately stays without."""
+        """Keeps what never changes."""
         ...
 
     async def tell(self, message: Message) -> None:
-        """Drops what is there of the keys, refuses what does not show the change from now on, and sends.
-
-        One step: whoever gets the message finds nothing older in the store. How
-        long "lately" is, the store is told when it is made: longer than any
-        replica that serves reads is behind.
-        """
+        """Drops what is there of the keys and sends the message, in one step."""
         ...
 
     def messages(self) -> AsyncIterator[Message | None]:

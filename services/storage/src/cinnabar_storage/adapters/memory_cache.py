@@ -13,8 +13,7 @@ from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCacheUnavail
 
 
 class _Stored(NamedTuple):
-    value: bytes | None
-    """None for a change that is remembered."""
+    value: bytes
     position: Position
     until: float
 
@@ -25,12 +24,9 @@ _NOWHERE = Position(0, Lsn(0))
 class MemoryCache:
     """Implements SharedCache. Processes are those who have the same object."""
 
-    def __init__(
-        self, *, max_age_seconds: float, lasting_seconds: float, remember_seconds: float, clock: Clock
-    ) -> None:
+    def __init__(self, *, max_age_seconds: float, lasting_seconds: float, clock: Clock) -> None:
         self._max_age = max_age_seconds
         self._lasting = lasting_seconds
-        self._remember = remember_seconds
         self._clock = clock
         self._stored: dict[CacheKey, _Stored] = {}
         self._listeners: set[asyncio.Queue[Message | None]] = set()
@@ -44,7 +40,7 @@ class MemoryCache:
 
     async def get(self, key: CacheKey) -> Hit | Miss:
         now, stored = self._clock.time(), self._find(key)
-        if stored is None or stored.value is None:
+        if stored is None:
             return Miss(int(now * 1000))
         return Hit(stored.value, stored.position, stored.until - now)
 
@@ -52,31 +48,22 @@ class MemoryCache:
         until, known = lease_ms / 1000 + self._max_age, self._find(key)
         if until <= self._clock.time():
             return False
-        if known is not None:
-            elsewhere = known.position.shard != position.shard
-            if elsewhere and known.value is None:
-                return False
-            if not elsewhere and position.lsn < known.position.lsn:
-                return False
+        if known is not None and known.position.shard == position.shard and known.position.lsn > position.lsn:
+            return False
         self._stored[key] = _Stored(value, position, until)
         return True
 
     async def get_lasting(self, keys: Sequence[CacheKey]) -> dict[CacheKey, bytes]:
         found = ((key, self._find(key)) for key in keys)
-        return {key: stored.value for key, stored in found if stored is not None and stored.value is not None}
+        return {key: stored.value for key, stored in found if stored is not None}
 
     async def put_lasting(self, values: Mapping[CacheKey, bytes]) -> None:
         for key, value in values.items():
-            if self._find(key) is None:
-                self._stored[key] = _Stored(value, _NOWHERE, self._clock.time() + self._lasting)
+            self._stored[key] = _Stored(value, _NOWHERE, self._clock.time() + self._lasting)
 
     async def tell(self, message: Message) -> None:
-        until = self._clock.time() + self._remember
         for key in message.keys:
-            known, position = self._find(key), message.position
-            if known is not None and known.value is None and known.position.shard == position.shard:
-                position = max(position, known.position, key=lambda one: one.lsn)
-            self._stored[key] = _Stored(None, position, until)
+            self._stored.pop(key, None)
         for listener in self._listeners:
             listener.put_nowait(message)
 

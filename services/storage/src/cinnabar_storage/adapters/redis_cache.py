@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 # The number is that of the format of entries and messages: releases with another one keep apart.
 PREFIX = "cinnabar:{cache}:1:"
 CHANNEL = f"{PREFIX}changed"
-_LASTING = b"E0:0\n"
 _EVERYTHING = "everything"
 
 
@@ -44,7 +43,6 @@ class RedisCache:
         *,
         max_age_seconds: float,
         lasting_seconds: float,
-        remember_seconds: float,
     ) -> None:
         self._redis = cast("Any", redis)
         self._listener = listener
@@ -52,7 +50,6 @@ class RedisCache:
         self._changed = _script(redis, "cache_changed")
         self._max_age_ms = int(max_age_seconds * 1000)
         self._lasting_ms = int(lasting_seconds * 1000)
-        self._remember_ms = int(remember_seconds * 1000)
 
     async def get(self, key: CacheKey) -> Hit | Miss:
         with _meaning():
@@ -60,7 +57,7 @@ class RedisCache:
         if not entry:
             return Miss(now_ms)
         head, _, value = cast("bytes", entry).partition(b"\n")
-        shard, _, lsn = head[1:].partition(b":")
+        shard, _, lsn = head.partition(b":")
         return Hit(value, Position(int(shard), Lsn(int(lsn))), left_ms / 1000)
 
     async def put(self, key: CacheKey, value: bytes, position: Position, lease_ms: int) -> bool:
@@ -72,23 +69,17 @@ class RedisCache:
         if not keys:
             return {}
         with _meaning():
-            entries: list[bytes | None] = await self._redis.mget([PREFIX + key for key in keys])
-        return {
-            key: entry[len(_LASTING) :]
-            for key, entry in zip(keys, entries, strict=True)
-            if entry is not None and entry.startswith(_LASTING)
-        }
+            values: list[bytes | None] = await self._redis.mget([PREFIX + key for key in keys])
+        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
     async def put_lasting(self, values: Mapping[CacheKey, bytes]) -> None:
         with _meaning():
             for key, value in values.items():
-                await self._redis.set(PREFIX + key, _LASTING + value, px=self._lasting_ms, nx=True)
+                await self._redis.set(PREFIX + key, value, px=self._lasting_ms)
 
     async def tell(self, message: Message) -> None:
-        position = message.position
-        args = (position.shard, position.lsn, self._remember_ms, encoded(message))
         with _meaning():
-            await self._changed.on([CHANNEL, *[PREFIX + key for key in message.keys]], args)
+            await self._changed.on([CHANNEL, *[PREFIX + key for key in message.keys]], (encoded(message),))
 
     async def messages(self) -> AsyncIterator[Message | None]:
         with _meaning():
@@ -129,7 +120,6 @@ async def redis_cache(
     timeout_seconds: float,
     max_age_seconds: float,
     lasting_seconds: float,
-    remember_seconds: float,
 ) -> AsyncGenerator[RedisCache]:
     """The cache at ``url``, as redis_connection reads it. Redis need not be there."""
     async with AsyncExitStack() as exits:
@@ -142,5 +132,4 @@ async def redis_cache(
             listener,
             max_age_seconds=max_age_seconds,
             lasting_seconds=lasting_seconds,
-            remember_seconds=remember_seconds,
         )
