@@ -37,6 +37,7 @@ from cinnabar_common.names import AssignmentName, RegradeName, bucket_of, new_id
 from cinnabar_common.redis_connection import connect
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.regrade_ports import NewRegrade, RegradeFilter, RegradeKey
+from tests.support.client_cli import Ran, run
 from tests.support.gateway_suite import PARENT, Real, create_request, real_gateway
 from tests.support.gateway_world import (
     COURSE,
@@ -229,6 +230,35 @@ async def test_a_shadow_is_compared_and_then_promoted(real: Real) -> None:
         assert kinds == [Kind.GRADED, Kind.SHADOW, Kind.PROMOTED]
         [*_, last] = [one for one in history.gradings if one.item == "pick"]
         assert (last.regrade, last.revision_id, last.current) == (shadow.name, revision.revision_id, True)
+        await at_the_command_line(real, shadow.name)
+
+
+async def at_the_command_line(real: Real, promoted: str) -> None:
+    """The same, as a person does it."""
+
+    async def cinnabar(*arguments: str) -> Ran:
+        return await run(real.address, "regrade", *arguments, token=f"dev.{TENANT}.instructor.prof")
+
+    shown, reported, made, refused = await asyncio.gather(
+        cinnabar("show", promoted),
+        cinnabar("report", promoted, "--pass-share", "0.75"),
+        cinnabar(
+            *("create", "net/rules", "--shadow", "--author", "s1", "--item", "pick", "--score-below", "1"),
+            *("--reason", "once more", "--json"),
+        ),
+        cinnabar("discard", promoted, "--json"),
+    )
+    assert (shown.code, "promoted shadow" in shown.out) == (0, True)
+    assert (reported.code, "90 compared: 20 higher, 40 lower, 30 the same" in reported.out) == (0, True)
+    assert (refused.code, refused.problem["reason"]) == (1, "STATE_FORBIDS")
+    assert made.document["filter"] == {"authors": ["s1"], "items": ["pick"], "scoreBelow": 1}
+    waited = await cinnabar("show", made.document["name"], "--wait", "--json")
+    assert waited.document["state"] == "READY"
+    discarded, listed = await asyncio.gather(
+        cinnabar("discard", made.document["name"], "--json"), cinnabar("list", "net/rules", "--json")
+    )
+    assert discarded.document["state"] == "DISCARDED"
+    assert [line["name"] for line in listed.lines] == [made.document["name"], promoted]
 
 
 async def test_a_regrade_whose_gateway_died_is_finished_by_another(real: Real) -> None:

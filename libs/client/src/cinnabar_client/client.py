@@ -29,6 +29,7 @@ from cinnabar_client.data import DataCalls
 from cinnabar_client.errors import ApiError, detail_of, from_rpc, from_status
 from cinnabar_client.pages import Page, pages
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
+from cinnabar_client.regrades import RegradeCalls
 from cinnabar_client.reviews import ReviewCalls
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
 
@@ -67,7 +68,7 @@ class Redriven:
     unreachable: Sequence[str] = ()
 
 
-class Client(DataCalls, ReviewCalls):
+class Client(DataCalls, RegradeCalls, ReviewCalls):
     """One connection to the suite; ``async with Client("host:port", token=…) as client``.
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from cinnabar_client.cli import assignments, data, operations, reviews, submissions, uploads
+from cinnabar_client.cli import assignments, data, operations, regrades, reviews, submissions, uploads
 from cinnabar_client.cli.command import shared_options
 from cinnabar_client.cli.output import Output
 from cinnabar_client.convert import InvalidInput
@@ -26,6 +26,7 @@ def _group() -> None:
 
 cinnabar = click.group()(shared_options(_group, environment=True))
 cinnabar.add_command(assignments.assignment)
+cinnabar.add_command(regrades.regrade)
 for command in (
     submissions.submit,
     submissions.watch,
