@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ from cinnabar.storage.v1 import upload_service_pb2_grpc as rpc
 from cinnabar_common import presigned
 from cinnabar_common.channels import channel
 from cinnabar_common.presigned import TransferFailed
+from cinnabar_local import sql
 from cinnabar_local.servers import SeaweedFS
 from cinnabar_storage.adapters.memory_objects import MemoryObjects
 from cinnabar_storage.adapters.minio_objects import minio_objects
+from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.upload_ports import Objects
 from tests.support.objects import facts_of, object_server, s3_settings
 from tests.support.servers import ShardUrls
@@ -270,15 +273,32 @@ async def test_forms_and_links_end(
         assert await hasty.verdict(used) == Verdict.EXPIRED
 
 
-@pytest.mark.parametrize("kind", ["lame", "bare"])
+@asynccontextmanager
+async def silent() -> AsyncGenerator[str]:
+    """A server that takes connections and never says anything; its address."""
+
+    def quiet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    held: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(quiet, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for writer in held:
+            writer.close()
+
+
+@pytest.mark.parametrize("kind", ["away", "silent", "none"])
 async def test_without_s3_files_are_unavailable_and_all_the_rest_works(
     kind: str, desk: Desk, storage_shards: list[ShardUrls], s3_settings: dict[str, Any]
 ) -> None:
     form = await desk.announce()
     assert await desk.send(form) == 200
-    lame = s3_settings | {"s3_endpoint": "http://127.0.0.1:1", "s3_connect_seconds": 0.5}
-    settings = lame if kind == "lame" else {}
-    async with storage_on(storage_shards, **settings) as storage, channel(storage.address) as opened:
+    async with silent() as endpoint, AsyncExitStack() as exits:
+        endpoint = endpoint if kind == "silent" else "http://127.0.0.1:1"
+        lame = s3_settings | {"s3_endpoint": endpoint, "s3_connect_seconds": 0.2, "s3_seconds": 0.2}
+        settings = {} if kind == "none" else lame
+        storage = await exits.enter_async_context(storage_on(storage_shards, **settings))
+        opened = await exits.enter_async_context(channel(storage.address))
         away = Desk(
             *(rpc.UploadWriterServiceStub(opened), rpc.UploadReaderServiceStub(opened)),
             *(storage_rpc.StorageWriterServiceStub(opened), desk.s3, desk.bucket, storage.address),
@@ -287,7 +307,7 @@ async def test_without_s3_files_are_unavailable_and_all_the_rest_works(
             await away.announce()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "objects" in str(refused.value.details())
-        if kind == "lame":
+        if kind != "none":
             assert await away.verdict(form) == Verdict.UNAVAILABLE
         row = new_submission()
         created = await away.storage.CreateSubmissions(storage_pb.CreateSubmissionsRequest(submissions=[row]))
@@ -297,7 +317,7 @@ async def test_without_s3_files_are_unavailable_and_all_the_rest_works(
         )
         assert list(committed.results) == [storage_pb.CommitOutcomesResponse.COMMITTED]
         assert await _health(opened, "") == health_pb2.HealthCheckResponse.SERVING
-        if kind == "lame":
+        if kind != "none":
             assert await _health(opened, "objects") == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -309,6 +329,31 @@ async def test_health_tells_of_s3(desk: Desk) -> None:
 async def _health(opened: grpc.aio.Channel, service: str) -> int:
     request = health_pb2.HealthCheckRequest(service=service)
     return (await health_pb2_grpc.HealthStub(opened).Check(request)).status
+
+
+async def test_one_process_collects(storage_shards: list[ShardUrls]) -> None:
+    def server() -> Server:
+        return Server(
+            storage_shards[0].primary_url,
+            name="collector",
+            pool_size=1,
+            pool_wait_seconds=1,
+            connect_seconds=5,
+            statement_seconds=5,
+        )
+
+    async with server() as one, server() as other:
+        async with one.alone(7) as first, other.alone(7) as second, other_lock(storage_shards) as third:
+            assert (first, second, third) == (True, False, True)
+        async with other.alone(7) as again:
+            assert again
+
+
+@asynccontextmanager
+async def other_lock(shards: list[ShardUrls]) -> AsyncGenerator[bool]:
+    """Another lock than that of the test."""
+    async with sql.connected(shards[0].primary_url) as connection:
+        yield bool(await connection.fetchval("SELECT pg_try_advisory_lock(8)"))
 
 
 @pytest.mark.parametrize("kind", ["memory", "s3"])

@@ -42,3 +42,13 @@ def test_a_misspelled_setting_is_noticed() -> None:
     assert problems(STORAGE_SHARDS="postgresql://a/x", STORAGE_POOLSIZE="3") == [
         "STORAGE_POOLSIZE is not a setting"
     ]
+
+
+def test_s3_is_one_address_with_a_key_or_nothing() -> None:
+    shards = {"STORAGE_SHARDS": "postgresql://a/x"}
+    assert "http://host:port" in problems(**shards, STORAGE_S3_ENDPOINT="minio:9000")[0]
+    assert "http://host:port" in problems(**shards, STORAGE_S3_PUBLIC_ENDPOINT="http://minio/bucket")[0]
+    [problem] = problems(**shards, STORAGE_S3_ENDPOINT="http://minio:9000", STORAGE_S3_ACCESS_KEY="k")
+    assert problem == "STORAGE_S3_SECRET_KEY is required with STORAGE_S3_ENDPOINT"
+    assert "604800" in problems(**shards, STORAGE_UPLOAD_SECONDS="604801")[0]
+    assert "above 0" in problems(**shards, STORAGE_S3_THREADS="0")[0]

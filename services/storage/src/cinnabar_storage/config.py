@@ -65,9 +65,9 @@ class StorageConfig:
     """Made when it is not there."""
     s3_access_key: str = ""
     s3_secret_key: str = ""
-    s3_connect_seconds: float = 2.0
-    s3_seconds: float = 5.0
-    """How long one request may say nothing, and how long reading one object may take."""
+    s3_connect_seconds: float = 1.0
+    s3_seconds: float = 4.0
+    """How long one request may take, reading an object included: less than callers wait for storage."""
     s3_threads: int = 8
     """Requests at once."""
     s3_max_pending: int = 256

@@ -34,6 +34,9 @@ from cinnabar_storage.upload_records import (
 )
 
 OBJECTS = "objects"
+VERIFY_SECONDS = 4.0
+"""How long one call verifies; what is not done by then is UNAVAILABLE, and can be asked for again."""
+LOOKS_AT_ONCE = 32
 _ERASE_BATCH = 200
 
 
@@ -63,6 +66,7 @@ class Uploads:
         self._form_seconds = form_seconds
         self._link_seconds = link_seconds
         self._prepared = False
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     @property
     def _objects(self) -> Objects:
@@ -131,9 +135,10 @@ class Uploads:
             if result.verdict is Verdict.READY
             and (upload := found[upload_id := use.upload_id]).state == UploadState.PENDING
         }
+        deadline = asyncio.get_running_loop().time() + VERIFY_SECONDS
         async with asyncio.TaskGroup() as group:
             looks = {
-                upload_id: group.create_task(self._look(objects, upload), name="upload-verify")
+                upload_id: group.create_task(self._look(objects, upload, deadline), name="upload-verify")
                 for upload_id, upload in waiting.items()
             }
         for index, use in enumerate(uses):
@@ -141,8 +146,15 @@ class Uploads:
                 results[index] = looks[use.upload_id].result()
         return results
 
-    async def _look(self, objects: Objects, upload: Upload) -> Verified:
-        """Verifies one upload that is PENDING."""
+    async def _look(self, objects: Objects, upload: Upload, deadline: float) -> Verified:
+        """Verifies one upload that is PENDING, by ``deadline``."""
+        try:
+            async with asyncio.timeout_at(deadline), self._looks:
+                return await self._verified(objects, upload)
+        except TimeoutError:
+            return Verified(Verdict.UNAVAILABLE)
+
+    async def _verified(self, objects: Objects, upload: Upload) -> Verified:
         bucket = _bucket_of(upload.upload_id)
         key = f"{FILES}{upload.tenant}/{upload.upload_id}/{secrets.token_hex(16)}"
         try:

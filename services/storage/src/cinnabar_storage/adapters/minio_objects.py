@@ -155,7 +155,7 @@ class MinioObjects:
         return await self._run(work)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """``work`` in a thread. Each request of it has time limits; so has all of it, for those who wait."""
+        """``work`` in a thread. Each step of it has a time limit, and all of it for those who wait."""
         if self._room == 0:
             raise Overloaded(QUEUE)
         loop = asyncio.get_running_loop()
@@ -163,7 +163,7 @@ class MinioObjects:
         done = self._executor.submit(work)
         done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
         try:
-            async with asyncio.timeout(self._seconds * 2):
+            async with asyncio.timeout(self._seconds):
                 return await asyncio.wrap_future(done)
         except _FAILURES as error:
             raise DependencyUnavailable(DEPENDENCY) from error
