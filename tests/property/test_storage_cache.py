@@ -243,7 +243,7 @@ class Caches:
             assert int(answer) >= read.at_least
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(Step, min_size=20, max_size=80))
 def test_no_answer_is_older_than_it_may_be(steps: list[tuple[str, int, int, int, float]]) -> None:
     caches = Caches()

@@ -62,6 +62,16 @@ def test_entries_age() -> None:
     assert cache.evictions == {"age": 1}
 
 
+def test_what_is_too_old_leaves_memory_unasked() -> None:
+    cache = Lru(max_entries=10, max_bytes=100)
+    for number in range(4):
+        put(cache, number, until=10.0 + number % 2)
+    cache.sweep(10.0)
+    assert held(cache, *range(4), now=9.0) == [1, 3]
+    assert cache.bytes == 2
+    assert cache.evictions == {"age": 2}
+
+
 def test_what_changed_goes() -> None:
     cache = Lru(max_entries=10, max_bytes=100)
     for number in range(4):

@@ -138,11 +138,19 @@ class Cache:
     async def running(self) -> AsyncGenerator[Cache]:
         """Reads inside of the block; what is under way at its end fails with DependencyUnavailable."""
         async with self._group:
+            sweeping = self._group.create_task(self._sweep(), name="cache-sweep")
             try:
                 yield self
             finally:
+                sweeping.cancel()
                 for task in self._tasks:
                     task.cancel()
+
+    async def _sweep(self) -> None:
+        """What somebody had erased must not stay in memory until somebody else asks for it."""
+        while True:
+            await asyncio.sleep(self._limits.max_age_seconds)
+            self.changing.sweep(self._clock.monotonic())
 
     # Reads
 

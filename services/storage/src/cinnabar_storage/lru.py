@@ -65,6 +65,11 @@ class Lru:
             if key in entries:
                 self._drop(key, "changed")
 
+    def sweep(self, now: float) -> None:
+        """Lets go of what is too old, which nobody may ask for again."""
+        for key in [key for key, entry in self._entries.items() if now >= entry.until]:
+            self._drop(key, "age")
+
     def clear(self) -> None:
         """Everything may have changed."""
         self.evictions["changed"] += len(self._entries)
