@@ -66,7 +66,8 @@ FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[
 JOIN submissions s ON s.submission_id = given.submission_id AND s.tenant = given.tenant
 """
 # The delete is the fence: only the open task of this generation, written under
-# no later lease, makes way for its grade, and it can do so once.
+# no later lease, makes way for its grade, and it can do so once. Worker and lease
+# are nobody's secret: a salt, which takes a fifth of the time, is for rows of people.
 _GRADE = """
 WITH claimed AS (
     DELETE FROM tasks t
@@ -82,9 +83,9 @@ WITH claimed AS (
     SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
            CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id FROM claimed
 ), audited AS (
-    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
+    INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, salt, detail)
     SELECT tenant, worker, CASE WHEN shadow THEN 'shadow-grade' ELSE 'grade' END, submission_id, item_id,
-           generation, lease_token FROM claimed
+           generation, NULL, lease_token FROM claimed
 )
 SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
             ELSE coalesce(array_agg(submission_id || '/' || item_id), '{}') END
