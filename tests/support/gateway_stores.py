@@ -7,10 +7,12 @@ from typing import Protocol
 
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_gateway.adapters.memory import MemoryStorage
+from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.ports import AssignmentStore, SubmissionStore
 from cinnabar_gateway.records import SubmissionKey
+from cinnabar_gateway.review_ports import ReviewStore
 from tests.support.storage_service import Storage
 
 _fences = itertools.count(1)
@@ -28,6 +30,11 @@ class Backend(Protocol):
         """What the gateway sees."""
         ...
 
+    @property
+    def reviews(self) -> ReviewStore:
+        """The same, of reviews."""
+        ...
+
     async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
         """Commits a grade of an open task."""
         ...
@@ -42,6 +49,7 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self.store = MemoryStorage()
+        self.reviews = self.store.reviews
 
     async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
         """See Backend."""
@@ -55,8 +63,9 @@ class MemoryBackend:
 class StorageBackend:
     """The storage service, through the gateway's own client."""
 
-    def __init__(self, storage: Storage, client: StorageClient) -> None:
+    def __init__(self, storage: Storage, client: StorageClient, reviews: ReviewClient) -> None:
         self.store = client
+        self.reviews = reviews
         self._storage = storage
 
     async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.channels import channel
+from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from tests.support.gateway_stores import Backend, MemoryBackend, StorageBackend
 from tests.support.servers import ShardUrls
@@ -21,4 +22,4 @@ async def backend(request: pytest.FixtureRequest, storage_shards: list[ShardUrls
         yield MemoryBackend()
         return
     async with storage_on(storage_shards) as service, channel(service.address) as connection:
-        yield StorageBackend(service, StorageClient(connection))
+        yield StorageBackend(service, StorageClient(connection), ReviewClient(connection))
