@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = [
+SUITE = [
     "graded_per_second_batched",
     "grpc_submits_per_second",
     "rest_submits_per_second",
@@ -16,9 +16,13 @@ NAMES = [
     "redelivery_after_kill_ms",
     "enqueue_to_delivery_p50_ms",
     "rebuild_after_flush_s",
+]
+QUEUE = [
     "dispatch_per_second",
     "dispatch_cost_ratio_1k_to_1m",
     "redis_bytes_per_waiting_task",
+]
+STORAGE = [
     "storage_creates_per_second",
     "storage_grade_commits_per_second",
     "get_cached_p50_ms",
@@ -30,9 +34,10 @@ KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 
 
 @pytest.mark.timeout(170)
-async def test_a_short_run_gives_every_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [SUITE, QUEUE, STORAGE], ids=["suite", "queue", "storage"])
+async def test_a_short_run_gives_every_number(names: list[str], tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
-    command = ("-m", "bench", "--only", ",".join(NAMES), "--rounds", "1", "--scale", "0.02")
+    command = ("-m", "bench", "--only", ",".join(names), "--rounds", "1", "--scale", "0.02")
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, "--output", str(output), cwd=ROOT, stdout=-1, stderr=-2
     )
@@ -41,7 +46,7 @@ async def test_a_short_run_gives_every_number(tmp_path: Path) -> None:
     assert process.returncode == 0, said.decode()
     report = json.loads(output.read_text("utf-8"))
     assert {"system", "processor", "cores", "python", "fsync"} <= set(report["machine"])
-    assert sorted(result["name"] for result in report["results"]) == sorted(NAMES)
+    assert sorted(result["name"] for result in report["results"]) == sorted(names)
     for result in report["results"]:
         assert set(result) == KEYS
         assert result["value"] > 0

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
@@ -17,14 +17,9 @@ from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStu
 from cinnabar.gateway.v1.submission_service_pb2 import BatchCreateSubmissionsRequest, CreateSubmissionRequest
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar_common.channels import channel
-from cinnabar_common.clock import SystemClock
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
-from cinnabar_gateway.adapters.data_client import DataClient
-from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
-from cinnabar_gateway.adapters.storage_client import StorageClient
-from cinnabar_gateway.adapters.upload_client import UploadClient
 from cinnabar_gateway.admission import Settlement
-from cinnabar_gateway.app import Outside, running_with
+from cinnabar_gateway.app import outside_of, running_with
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_local import sql
 from cinnabar_scheduler.app import running as scheduler_running
@@ -97,18 +92,6 @@ class Two:
             await enter(channel(self.scheduler_target)),
         )
         # A busy machine must look neither like a storage nor like a scheduler that is away.
-        store = StorageClient(storage, timeout_seconds=SECONDS)
-        outside = Outside(
-            assignments=store,
-            submissions=store,
-            uploads=UploadClient(storage),
-            data=DataClient(storage),
-            queue=SchedulerClient(scheduler, [scheduler]),
-            admissions=admissions(scheduler, timeout_seconds=5),
-            changes=[SchedulerChanges(scheduler)],
-            probes=(),
-            clock=SystemClock(),
-        )
         config = GatewayConfig(
             storage_target=self.storage_target,
             scheduler_target=self.scheduler_target,
@@ -116,6 +99,11 @@ class Two:
             token_key=(SECRET,),
             listen="127.0.0.1:0",
             grace_seconds=0.5,
+            call_timeout_seconds=SECONDS,
+        )
+        outside = replace(
+            outside_of(config, storage, scheduler, [scheduler]),
+            admissions=admissions(scheduler, timeout_seconds=5),
         )
         gateway = await enter(running_with(config, outside))
         return await enter(channel(f"127.0.0.1:{gateway.port}"))

@@ -103,6 +103,35 @@ class Gateway:
     queues: QueueStates
 
 
+def outside_of(
+    config: GatewayConfig,
+    storage: grpc.aio.Channel,
+    scheduler: grpc.aio.Channel,
+    each: Sequence[grpc.aio.Channel],
+) -> Outside:
+    """Storage and schedulers behind these channels; ``each`` has one to every scheduler."""
+    store = StorageClient(storage, timeout_seconds=config.call_timeout_seconds)
+    seconds = config.health_timeout_seconds
+    return Outside(
+        assignments=store,
+        submissions=store,
+        uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
+        data=DataClient(storage, timeout_seconds=config.call_timeout_seconds),
+        reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
+        regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
+        queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
+        admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
+        changes=[SchedulerChanges(one) for one in each],
+        probes=(
+            GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
+            GrpcHealthProbe("database", storage, service="database", timeout_seconds=seconds),
+            GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
+            GrpcHealthProbe("redis", scheduler, service="redis", timeout_seconds=seconds),
+        ),
+        clock=SystemClock(),
+    )
+
+
 @asynccontextmanager
 async def running(config: GatewayConfig) -> AsyncGenerator[int]:
     """Runs a gateway against the services of the config; yields its port."""
@@ -113,26 +142,7 @@ async def running(config: GatewayConfig) -> AsyncGenerator[int]:
             await exits.enter_async_context(channel(address.strip()))
             for address in config.scheduler_target.split(",")
         ]
-        store = StorageClient(storage, timeout_seconds=config.call_timeout_seconds)
-        seconds = config.health_timeout_seconds
-        outside = Outside(
-            assignments=store,
-            submissions=store,
-            uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
-            data=DataClient(storage, timeout_seconds=config.call_timeout_seconds),
-            reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
-            regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
-            queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
-            admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
-            changes=[SchedulerChanges(one) for one in each],
-            probes=(
-                GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
-                GrpcHealthProbe("database", storage, service="database", timeout_seconds=seconds),
-                GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
-                GrpcHealthProbe("redis", scheduler, service="redis", timeout_seconds=seconds),
-            ),
-            clock=SystemClock(),
-        )
+        outside = outside_of(config, storage, scheduler, each)
         gateway = await exits.enter_async_context(running_with(config, outside))
         yield gateway.port
 
