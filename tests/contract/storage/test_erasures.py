@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +18,25 @@ from cinnabar_storage.adapters.memory import MemoryShard
 from cinnabar_storage.adapters.memory_objects import MemoryObjects
 from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.records import NewSubmission
+from cinnabar_storage.retention import Retention, parse_policy
 from cinnabar_storage.sharding import Shards
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 
 KEY = "k" * 32
+
+
+@dataclass
+class ManualClock:
+    """The time is what a test says."""
+
+    now: float
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 def erasures(shards: Shards) -> Erasures:
@@ -190,3 +209,89 @@ async def test_whoever_comes_next_finishes(
     assert (done.done, done.submissions, done.grades) == (True, 3, 3)
     found, _ = await stored.submissions.get([key(row) for row in others], [])
     assert len(found) == 3
+
+
+async def test_what_was_kept_long_enough_goes(stored: Stored, tmp_path: Path) -> None:
+    """Two courses with rules of their own, a tenant that keeps everything, and a file that breaks."""
+    short, long_, keeper = new_tenant(), new_tenant(), new_tenant()
+    rows = {
+        name: submission(tenant, course=course)
+        for name, tenant, course in (
+            ("gone", short, "net"),
+            ("other course", short, "math"),
+            ("kept by tenant", long_, "net"),
+            ("kept for ever", keeper, "net"),
+        )
+    }
+    await stored.submissions.create(list(rows.values()))
+    await stored.tasks.commit([grade(row) for row in rows.values()])
+    file = tmp_path / "retention.toml"
+    file.write_text(
+        f"default_days = 36500\n[tenants.{short}.courses]\nnet = {{days = 10}}\nmath = {{days = 100}}\n"
+        f"[tenants.{long_}]\ndays = 100\n[tenants.{keeper}]\ndays = 0\n",
+        "utf-8",
+    )
+
+    @asynccontextmanager
+    async def alone() -> AsyncGenerator[bool]:
+        yield True
+
+    made: list[str] = []
+
+    def mint(bucket: Bucket) -> str:
+        made.append(new_id(bucket))
+        return made[-1]
+
+    clock = ManualClock(time.time() + 50 * 86400)
+    retention = Retention(
+        *(stored.shards, erasures(stored.shards), clock),
+        file=file,
+        leadership=alone,
+        seconds=60,
+        mint=mint,
+    )
+    assert await retention.run_once() == 1
+    found, _ = await stored.submissions.get([key(row) for row in rows.values()], [])
+    assert {one.row.submission_id for one in found} == {
+        row.submission_id for name, row in rows.items() if name != "gone"
+    }
+    proof = await erasures(stored.shards).get(short, made[0])
+    assert (proof.done, proof.submissions, proof.grades, proof.subject, proof.actor) == (
+        *(True, 1, 1, ""),
+        "retention",
+    )
+    # The file is read anew each time; one that is broken erases nothing.
+    clock.now = time.time() + 50_000 * 86400
+    file.write_text("default_days = -1", "utf-8")
+    assert await retention.run_once() == 0
+    file.write_text(f"[tenants.{short}]\ndays = 100", "utf-8")
+    assert await retention.run_once() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("default_days = '1'", "default_days must be"),
+        ("days = 1", "days is not a setting"),
+        ("[tenants.a]\ndays = 1.5", "tenants.a.days must be"),
+        ("[tenants]\na = 1", "tenants.a must be a table"),
+        ("[tenants.a.courses.c]\n", "tenants.a.courses.c.days must be"),
+        ("[tenants.a.courses.c]\ndays = true", "tenants.a.courses.c.days must be"),
+        ("default_days", "not TOML"),
+    ],
+)
+def test_a_policy_says_what_is_wrong_with_it(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_policy(text)
+
+
+def test_the_closest_rule_counts() -> None:
+    policy = parse_policy(
+        "default_days = 9\n[tenants.a]\ndays = 5\n[tenants.a.courses.c]\ndays = 0\n"
+        "[tenants.b.courses.c]\ndays = 3"
+    )
+    assert [policy.days(*of) for of in (("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("x", "y"))] == [
+        *(0, 5, 3, 9, 9)
+    ]
+    assert policy.shortest() == 3
+    assert parse_policy("").shortest() == 0

@@ -22,6 +22,7 @@ class Credentials:
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10), repr=False)
     s3_secret_key: str = field(default_factory=_secret, repr=False)
     gateway_token_key: str = field(default_factory=_secret, repr=False)
+    storage_subject_key: str = field(default_factory=_secret, repr=False)
 
 
 def credentials_in(folder: Path) -> Credentials:

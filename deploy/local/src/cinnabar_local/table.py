@@ -99,6 +99,7 @@ class ServiceEnvironment:
     scheduler_target: str
     policy_file: str
     token_key: str = field(repr=False)
+    subject_key: str = field(repr=False)
     s3: Mapping[str, str] = field(repr=False)
     """Settings of storage; none where there are no files."""
 
@@ -111,6 +112,7 @@ class ServiceEnvironment:
                     "STORAGE_SHARDS": self.shards,
                     "STORAGE_REDIS_URL": self.redis_url,
                     "STORAGE_METRICS_LISTEN": metrics_listen,
+                    "STORAGE_SUBJECT_KEY": self.subject_key,
                     **self.s3,
                 }
             case "scheduler":
@@ -205,7 +207,7 @@ def build_table(
     if config.services:
         rows += _service_rows(
             *(config, shards, valkey, objects, listen, metrics, policy_file),
-            credentials.gateway_token_key,
+            credentials,
         )
         rows.append(envoy.process(needs=_names("gateway", config.gateways)))
     addresses = Addresses(
@@ -244,7 +246,7 @@ def _service_rows(
     listen: Mapping[str, tuple[str, ...]],
     metrics: Mapping[str, tuple[str, ...]],
     policy_file: Path,
-    token_key: str,
+    credentials: Credentials,
 ) -> list[ProcessSpec]:
     def environment(caller: str) -> ServiceEnvironment:
         def seen(callee: str, address: str) -> str:
@@ -276,7 +278,8 @@ def _service_rows(
             storage_target=target("storage"),
             scheduler_target=target("scheduler"),
             policy_file=str(policy_file),
-            token_key=token_key,
+            token_key=credentials.gateway_token_key,
+            subject_key=credentials.storage_subject_key,
             s3=s3_settings() if config.objects else {},
         )
 

@@ -54,9 +54,16 @@ _ticks = _Ticks()
 
 def new_id(bucket: Bucket) -> str:
     """A new id: 26 characters that rise with time, '-', the bucket in three hex digits."""
-    number = _ticks.next()
-    characters = [_BASE32[(number >> shift) & 31] for shift in range(125, -5, -5)]
-    return f"{''.join(characters)}-{bucket:03x}"
+    return f"{_text_of(_ticks.next())}-{bucket:03x}"
+
+
+def id_floor(milliseconds: int) -> str:
+    """Sorts after every id made before this time (ms since 1970), and before all made from then on."""
+    return _text_of(max(0, milliseconds) << 80)
+
+
+def _text_of(number: int) -> str:
+    return "".join([_BASE32[(number >> shift) & 31] for shift in range(125, -5, -5)])
 
 
 def id_bucket(text: str) -> Bucket | None:

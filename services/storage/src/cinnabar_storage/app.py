@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
+from pathlib import Path
 
 import grpc
 
@@ -46,6 +47,7 @@ from cinnabar_storage.live_map import live_map
 from cinnabar_storage.metrics import replica_samples
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
+from cinnabar_storage.retention import Retention
 from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
 from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
@@ -69,6 +71,7 @@ _SERVICES = (
     statistics_service_pb2,
     upload_service_pb2,
 )
+_RETENTION_LOCK = 0x72_65_74_61_69_6E  # "retain"
 _COLLECTOR_LOCK = 0x63_6F_6C_6C_65_63_74  # "collect": advisory locks have numbers, not names
 
 
@@ -125,6 +128,8 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
 
         erasures = Erasures(shards, objects, subject_key=config.subject_key)
         await exits.enter_async_context(erasures.running())
+        if config.retention_file:
+            await exits.enter_async_context(retaining(shards, erasures, config))
 
         def register(server: grpc.aio.Server) -> None:
             storage_service_pb2_grpc.add_StorageWriterServiceServicer_to_server(
@@ -202,6 +207,27 @@ async def collecting(shards: Shards, objects: Objects, config: StorageConfig) ->
             seconds=config.collect_seconds,
         )
         async with collector.running():
+            yield
+
+
+@asynccontextmanager
+async def retaining(shards: Shards, erasures: Erasures, config: StorageConfig) -> AsyncGenerator[None]:
+    """Erases what was kept long enough, inside of the block; of all storage processes one does."""
+    async with Server(
+        config.urls()[0][0],
+        name="retention",
+        pool_size=1,
+        pool_wait_seconds=config.pool_wait_seconds,
+        connect_seconds=config.connect_seconds,
+        statement_seconds=config.statement_seconds,
+    ) as server:
+        retention = Retention(
+            *(shards, erasures, SystemClock()),
+            file=Path(config.retention_file),
+            leadership=lambda: server.alone(_RETENTION_LOCK),
+            seconds=config.retention_seconds,
+        )
+        async with retention.running():
             yield
 
 

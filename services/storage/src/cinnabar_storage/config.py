@@ -89,6 +89,10 @@ class StorageConfig:
 
     Without it no student can be erased.
     """
+    retention_file: str = ""
+    """TOML file that says how long submissions are kept; without it for ever."""
+    retention_seconds: float = 3600.0
+    """How long after a round over all submissions the next begins."""
     start_wait_seconds: float = 10.0
     """How long the start waits for the schema, and ``migrate`` for Postgres to accept connections."""
 

@@ -60,8 +60,10 @@ class ErasureRows(Protocol):
     """
 
     async def begin_erasure(self, erasure: NewErasure) -> tuple[list[tuple[TaskKey, str]], Lsn]:
-        """Writes it down and cancels the student's open tasks: these, with their queues. The same again does
-        nothing."""
+        """Writes it down and cancels the student's open tasks: these, with their queues.
+
+        The same again does nothing. One without a student is claimed by who begins it.
+        """
         ...
 
     async def erasure(self, tenant: str, erasure_id: str) -> Erasure | None:

@@ -123,6 +123,12 @@ class Erasures:
         if erasure is None:
             return False
         tenant, student = erasure.tenant, erasure.student
+        if student:  # else retention died over it, and begins anew: what it did is proven here
+            await self._erase_student(erasure, tenant, student)
+        await self.complete(erasure)
+        return True
+
+    async def _erase_student(self, erasure: Erasure, tenant: str, student: str) -> None:
         # The bucket may move meanwhile: each step asks anew where it is.
         bucket = author_bucket(tenant, student)
         while uploads := await self._shards.at(
@@ -135,8 +141,6 @@ class Erasures:
             await self.erase_submissions(erasure, ids)
         for shard in self._shards:
             await shard.forget_in_filters(tenant, student)
-        await self.complete(erasure)
-        return True
 
     async def erase_submissions(self, erasure: Erasure, ids: Sequence[str]) -> None:
         """Removes these with all that belongs to them; they are on the shard of the erasure.

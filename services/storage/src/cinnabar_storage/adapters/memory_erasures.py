@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cinnabar_storage.adapters.memory_reviews import MemoryReviews
-from cinnabar_storage.erasure_records import Erasure, NewErasure, OldSubmission
+from cinnabar_storage.erasure_records import CLAIM_SECONDS, Erasure, NewErasure, OldSubmission
 from cinnabar_storage.records import Lsn, Micros, TaskKey, TaskState
 from cinnabar_storage.upload_records import Upload
 
@@ -21,6 +21,8 @@ class MemoryErasures(MemoryReviews):
     async def begin_erasure(self, erasure: NewErasure) -> tuple[list[tuple[TaskKey, str]], Lsn]:
         if erasure.erasure_id not in self._erasures:
             self._erasures[erasure.erasure_id] = Erasure(*erasure, 0, 0, 0, 0, self._now(), None)
+            if not erasure.student:
+                self._claims[erasure.erasure_id] = Micros(self._now() + int(CLAIM_SECONDS * 1_000_000))
         cancelled: list[tuple[TaskKey, str]] = []
         for key, fenced in self._tasks.items():
             row = self._submissions[key.submission_id]

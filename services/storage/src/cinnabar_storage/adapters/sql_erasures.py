@@ -19,8 +19,9 @@ _COLUMNS = """erasure_id, tenant, student, subject, actor, reason, submissions, 
     redacted_events, create_time, complete_time"""
 _BEGIN = """
 WITH begun AS (
-    INSERT INTO erasures (erasure_id, tenant, student, subject, actor, reason)
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (erasure_id) DO NOTHING
+    INSERT INTO erasures (erasure_id, tenant, student, subject, actor, reason, claimed_until)
+    VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $3 = '' THEN now() + $7 * interval '1 second' ELSE now() END)
+    ON CONFLICT (erasure_id) DO NOTHING
     RETURNING erasure_id, tenant, actor
 )
 INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
@@ -119,7 +120,7 @@ class SqlErasures:
 
     async def begin_erasure(self, erasure: NewErasure) -> tuple[list[tuple[TaskKey, str]], Lsn]:
         async def work(driver: Driver) -> list[tuple[TaskKey, str]]:
-            await driver.fetchval(_BEGIN, *erasure)
+            await driver.fetchval(_BEGIN, *erasure, CLAIM_SECONDS)
             rows = await driver.fetch(_CANCEL, erasure.tenant, erasure.student, erasure.actor)
             return [(TaskKey(row[0], row[1]), row[2]) for row in rows]
 
