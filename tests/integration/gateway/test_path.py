@@ -121,6 +121,32 @@ async def test_a_cancelled_submission_leaves_the_queue(real: Real) -> None:
         assert (await watched(real, created.name))[-1].state == State.CANCELLED
 
 
+async def test_what_a_person_grades_waits_for_no_grader(real: Real) -> None:
+    async with real.scheduler():
+        await healthy(real)
+        created = await real.submissions.CreateSubmission(create_request(), metadata=STUDENT)
+
+        async def waiting(count: int) -> bool:
+            response = await real.operations.ListQueues(operations_pb.ListQueuesRequest(), metadata=OPERATOR)
+            return sum(queue.ready for queue in response.queues) == count
+
+        await until(lambda: waiting(3), description="the tasks are queued")
+        watching = asyncio.ensure_future(watched(real, created.name))
+        wanted = pb.OverrideGradeRequest(name=created.name, item="pick", score=0.5, reason="told orally")
+        overridden = await real.submissions.OverrideGrade(wanted, metadata=INSTRUCTOR)
+        assert (overridden.results[0].overridden, overridden.score) == (True, 0.5)
+        await until(lambda: waiting(2), description="its task is gone")
+        async with real.grader():
+            last = (await watching)[-1]
+        assert last.state == State.GRADED
+        assert [(result.generation, result.overridden) for result in last.results] == [
+            (1, True),
+            (1, False),
+            (1, False),
+        ]
+        assert last.results[0].grade.score == 0.5
+
+
 async def test_health_names_what_is_down(real: Real) -> None:
     report = await health(real)
     names = [check.name for check in report.checks]
