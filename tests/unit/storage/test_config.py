@@ -33,9 +33,20 @@ def test_urls_are_checked_without_being_shown() -> None:
     assert problem == "STORAGE_SHARDS: shard 1, 2 is not postgresql://…|postgresql://…"
 
 
-@pytest.mark.parametrize("name", ["POOL_SIZE", "REVISION_CACHE_ENTRIES", "STATEMENT_SECONDS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("POOL_SIZE", "REVISION_CACHE_ENTRIES", "STATEMENT_SECONDS"),
+        *("CACHE_ENTRIES", "CACHE_MAX_AGE_SECONDS", "CACHE_TTL_SECONDS", "REDIS_TIMEOUT_SECONDS"),
+    ],
+)
 def test_bounds_cannot_be_switched_off(name: str) -> None:
     assert "must be" in problems(**{"STORAGE_SHARDS": "postgresql://a/x", f"STORAGE_{name}": "0"})[0]
+
+
+def test_metrics_need_an_address() -> None:
+    [problem] = problems(STORAGE_SHARDS="postgresql://a/x", STORAGE_METRICS_LISTEN="9464")
+    assert problem == "STORAGE_METRICS_LISTEN must be host:port"
 
 
 def test_a_misspelled_setting_is_noticed() -> None:
