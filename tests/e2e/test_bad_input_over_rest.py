@@ -127,9 +127,35 @@ def rows() -> Iterator[Row]:
         path = f"{nobody}/{part}?pageToken=abc"
         yield Row(f"{part}: token", "GET", path, None, 400, "PAGE_TOKEN_INVALID", "page_token", teaching=True)
     yield Row("verification by a student", "POST", "/v1/audit:verify", {}, 403, "ROLE_FORBIDDEN")
+    yield from uploads()
     yield Row("invalid UTF-8", "POST", SUBMISSIONS, b'{"author": "\xff"}', 400, "INVALID_REQUEST")
     yield Row("truncated body", "POST", SUBMISSIONS, b'{"answers": [{"item"', 400, "INVALID_REQUEST")
     yield Row("not JSON", "POST", SUBMISSIONS, b"answers=1", 400, "INVALID_REQUEST")
+
+
+def uploads() -> Iterator[Row]:
+    announced = {
+        "item": "name",
+        "contentType": "text/plain",
+        "sizeBytes": "3",
+        "sha256": "c3Nz" * 10 + "c3M=",
+    }
+    for field, changes in (
+        ("upload.item", {"item": "pick"}),
+        ("upload.content_type", {"contentType": "text"}),
+        ("upload.size_bytes", {"sizeBytes": str(16 * 1024 * 1024 + 1)}),
+        ("upload.sha256", {"sha256": "c3Nz"}),
+        ("upload.siseBytes", {"siseBytes": "3"}),
+    ):
+        body = announced | changes
+        yield Row(f"bad {field}", "POST", f"{ASSIGNMENT}/uploads", body, 400, "INVALID_REQUEST", field)
+    path = f"{COURSE}/assignments/none/uploads"
+    yield Row("upload to no assignment", "POST", path, announced, 404, "RESOURCE_NOT_FOUND")
+    for number, upload in enumerate(("uploads/x", f"{ASSIGNMENT[4:]}/uploads/x")):
+        answers = [{"item": "name", "file": {"upload": upload}}, *GOOD[1:]]
+        yield handing_in(f"no upload {number}", "submission.answers[0].file.upload", answers=answers)
+    path = f"{ASSIGNMENT}/uploads/x:download"
+    yield Row("download of nothing", "POST", path, {}, 404, "RESOURCE_NOT_FOUND")
 
 
 ROWS = [*rows()]
