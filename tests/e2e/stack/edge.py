@@ -68,6 +68,14 @@ class Submissions(rpc.SubmissionServiceServicer):
         """The name is the answer."""
         return pb.Submission(name=request.name)
 
+    async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> pb.Upload:
+        """The announcement is the answer."""
+        return request.upload
+
+    async def CreateDownload(self, request: pb.CreateDownloadRequest, context: Any) -> pb.Download:
+        """The name is the link."""
+        return pb.Download(url=request.name)
+
     async def WatchSubmission(
         self, request: pb.WatchSubmissionRequest, context: Any
     ) -> AsyncIterator[pb.WatchSubmissionResponse]:
