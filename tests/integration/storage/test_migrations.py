@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
@@ -14,12 +15,13 @@ from sqlalchemy import Connection
 from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from cinnabar_common.channels import channel
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_migrations import head
+from cinnabar_storage.adapters.sql_migrations import SchemaError, head, migrate, require_head
 from cinnabar_storage.adapters.sql_server import engine_of
 from cinnabar_storage.adapters.tables import metadata
 from cinnabar_storage.app import migrate_all
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import config_for
+from tests.support.waiting import until
 
 _OIDS = (
     "SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -66,16 +68,22 @@ async def test_several_may_migrate_at_once(postgres_shards: list[ShardUrls]) -> 
             assert await connection.fetchval("SELECT count(*) FROM alembic_version") == 1
 
 
-async def test_the_migrations_add_up_to_the_tables(storage_shards: list[ShardUrls]) -> None:
-    def differences(connection: Connection) -> object:
+async def differences(shard: ShardUrls) -> object:
+    """What the schema of the shard lacks or has too much of."""
+
+    def compared(connection: Connection) -> object:
         return compare_metadata(MigrationContext.configure(connection), metadata)
 
-    engine = engine_of(storage_shards[0].primary_url, connect_seconds=5)
+    engine = engine_of(shard.primary_url, connect_seconds=5)
     try:
         async with engine.connect() as connection:
-            assert await connection.run_sync(differences) == []
+            return await connection.run_sync(compared)
     finally:
         await engine.dispose()
+
+
+async def test_the_migrations_add_up_to_the_tables(storage_shards: list[ShardUrls]) -> None:
+    assert await differences(storage_shards[0]) == []
 
 
 async def test_it_does_not_start_without_the_schema(postgres_shards: list[ShardUrls]) -> None:
@@ -93,6 +101,67 @@ async def test_it_does_not_start_on_half_of_the_schema(postgres_shards: list[Sha
     code, output = await run(postgres_shards, STORAGE_LISTEN="127.0.0.1:0", STORAGE_START_WAIT_SECONDS="0.5")
     assert code == 1
     assert "shard 1: the schema is at version none" in output
+
+
+async def version(shard: ShardUrls) -> str:
+    async with sql.connected(shard.primary_url) as connection:
+        return str(await connection.fetchval("SELECT version_num FROM alembic_version"))
+
+
+async def killed_at(shards: list[ShardUrls], table: str, mode: str) -> None:
+    """Migrates until that waits for the table on the first shard, then kills the process and its work."""
+    url = shards[0].primary_url
+    async with sql.connected(url) as holder, sql.connected(url) as watcher:
+        await holder.execute(f"BEGIN; LOCK TABLE {table} IN {mode} MODE")
+        blocked = f"{await holder.fetchval('SELECT pg_backend_pid()')} = ANY(pg_blocking_pids(pid))"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "cinnabar_storage", "migrate"),
+            env={"STORAGE_SHARDS": ",".join(shard.setting for shard in shards)},
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+
+        async def stuck() -> bool:
+            assert process.returncode is None, "nothing was in its way"
+            query = f"SELECT count(*) FROM pg_stat_activity WHERE {blocked}"
+            return bool(await watcher.fetchval(query))
+
+        try:
+            await until(stuck, f"the migration waits for {table}", seconds=60)
+        finally:
+            process.kill()
+            await process.wait()
+        await watcher.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {blocked}")
+
+
+async def test_a_migration_that_was_killed_is_refused_at_start_and_goes_on_when_run_again(
+    postgres_shards: list[ShardUrls],
+) -> None:
+    primaries = [shard.primary_url for shard in postgres_shards]
+    await migrate(primaries, connect_seconds=5, wait_seconds=5, to="0002")
+    reached: list[str] = []
+    for first, table, mode in (
+        ("0002", "submissions", "SHARE ROW EXCLUSIVE"),
+        ("0004", "tasks", "ROW EXCLUSIVE"),  # an index is being built, and is left invalid
+    ):
+        await migrate(primaries[:1], connect_seconds=5, wait_seconds=5, to=first)
+        await killed_at(postgres_shards, table, mode)
+        reached.append(await version(postgres_shards[0]))
+        assert await version(postgres_shards[1]) == "0002"
+    assert reached == sorted(reached)
+    assert "0004" <= reached[-1] < head()
+    with pytest.raises(SchemaError) as refused:
+        await require_head([[url] for url in primaries], connect_seconds=5, wait_seconds=0)
+    assert str(refused.value) == (
+        f"shard 0: the schema is at version {reached[-1]} but must be at {head()}: "
+        "run `python -m cinnabar_storage migrate` of this release"
+    )
+    await migrate(primaries, connect_seconds=5, wait_seconds=5)
+    for shard in postgres_shards:
+        assert await version(shard) == head()
+        assert await differences(shard) == []
+        async with sql.connected(shard.primary_url) as connection:
+            assert await connection.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
 
 
 async def test_migrating_what_does_not_answer_fails_in_time() -> None:
