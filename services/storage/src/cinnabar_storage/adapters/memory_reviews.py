@@ -39,7 +39,8 @@ class MemoryReviews(MemoryUploads):
         current = counting.get(override.item_id)
         if fenced is None and current is None:
             raise ResourceNotFound(f"{submission_id}/{override.item_id}")
-        if current is not None and fenced is None and _repeats(override, current):
+        waits = fenced is not None and not fenced.task.shadow
+        if current is not None and not waits and _repeats(override, current):
             return Overridden(current.generation, applied=False)
         tasks = [
             (task.item_id, task.generation, task.state)
