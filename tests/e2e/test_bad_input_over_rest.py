@@ -126,6 +126,26 @@ def rows() -> Iterator[Row]:
         )
         path = f"{nobody}/{part}?pageToken=abc"
         yield Row(f"{part}: token", "GET", path, None, 400, "PAGE_TOKEN_INVALID", "page_token", teaching=True)
+    regrades = f"{ASSIGNMENT}/regrades"
+    for name, body, status, reason, field in (
+        ("without a reason", {"shadow": True}, 400, "INVALID_REQUEST", "regrade.reason"),
+        ("no such revision", {"reason": "x", "revisionId": "none"}, 404, "RESOURCE_NOT_FOUND", ""),
+        (
+            "bad share",
+            {"reason": "x", "filter": {"scoreBelow": 2}},
+            400,
+            "INVALID_REQUEST",
+            "regrade.filter.score_below",
+        ),
+    ):
+        yield Row(f"regrade: {name}", "POST", regrades, body, status, reason, field, teaching=True)
+    for verb in ("promote", "discard"):
+        path = f"{regrades}/none:{verb}"
+        yield Row(f"{verb} no regrade", "POST", path, {}, 404, "RESOURCE_NOT_FOUND", teaching=True)
+    yield Row("report by a student", "GET", f"{regrades}/none:report", None, 403, "ROLE_FORBIDDEN")
+    yield Row(
+        "regrade by a student", "POST", f"{SUBMISSIONS}/x:regrade", {"reason": "x"}, 403, "ROLE_FORBIDDEN"
+    )
     yield Row("verification by a student", "POST", "/v1/audit:verify", {}, 403, "ROLE_FORBIDDEN")
     yield from uploads()
     yield Row("invalid UTF-8", "POST", SUBMISSIONS, b'{"author": "\xff"}', 400, "INVALID_REQUEST")
@@ -176,7 +196,7 @@ async def stored(stack: Stack) -> int:
     count = 0
     for shard in stack.addresses.shards:
         async with sql.connected(shard.primary_url) as connection:
-            for table in ("submissions", "assignment_revisions"):
+            for table in ("submissions", "assignment_revisions", "regrades"):
                 rows = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE tenant = 'rest'")
                 count += int(str(rows))
     return count
