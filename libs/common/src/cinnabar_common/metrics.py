@@ -72,9 +72,13 @@ class _Fixed(Collector):
 
 @asynccontextmanager
 async def serving_metrics(listen: str, text: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[int]:
-    """Answers ``GET /metrics`` on ``listen`` ("host:port"); yields the port. OSError when it is taken."""
+    """Answers ``GET /metrics`` on ``listen`` ("host:port"); yields the port. OSError when it is taken.
+
+    Scrapes that are under way at the end of the block are cut off.
+    """
     host, _, port = listen.rpartition(":")
     slots = asyncio.Semaphore(MAX_SCRAPES)
+    scrapes: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -85,9 +89,21 @@ async def serving_metrics(listen: str, text: Callable[[], Awaitable[bytes]]) -> 
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, host, int(port), limit=REQUEST_BYTES)
+    # Tasks of our own: asyncio takes it for an error when one of its is cancelled.
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        scrape = asyncio.create_task(answer(reader, writer), name="scrape")
+        scrapes.add(scrape)
+        scrape.add_done_callback(scrapes.discard)
+
+    server = await asyncio.start_server(connected, host, int(port), limit=REQUEST_BYTES)
     async with server:
-        yield server.sockets[0].getsockname()[1]
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for scrape in scrapes:
+                scrape.cancel()
+            await asyncio.gather(*scrapes, return_exceptions=True)
 
 
 async def _answer(
