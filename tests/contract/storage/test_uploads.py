@@ -11,6 +11,7 @@ import pytest
 from cinnabar_common.errors import DependencyUnavailable, ResourceNotFound
 from cinnabar_storage.adapters.memory_objects import MemoryObjects
 from cinnabar_storage.records import CreateStatus, Micros, NewSubmission
+from cinnabar_storage.sharding import author_bucket
 from cinnabar_storage.upload_collector import (
     DOOMED_SECONDS,
     LATE_SECONDS,
@@ -307,13 +308,18 @@ async def test_objects_without_a_row_are_collected_after_a_day(desk: Desk) -> No
     assert desk.keys() == [stored.object_key]
 
 
-async def test_erasing_an_author_takes_all_of_their_files_and_nobody_elses(desk: Desk) -> None:
+async def test_the_files_of_an_author_are_known(desk: Desk) -> None:
     first, second, bobs = await desk.ready(), await desk.uploaded(), await desk.ready("bob")
     await desk.create(desk.referring(first))
-    assert await desk.uploads.erase(desk.tenant, "ann") == 2
-    assert await desk.uploads.erase(desk.tenant, "ann") == 0
-    assert [await desk.now(upload) for upload in (first, second)] == [None, None]
+
+    async def of(tenant: str, author: str, limit: int = 10) -> set[str]:
+        shard = desk.stored.shards.map.shard_of(author_bucket(desk.tenant, author))
+        return {one.upload_id for one in await desk.stored.shards[shard].uploads_of(tenant, author, limit)}
+
+    assert await of(desk.tenant, "ann") == {first.upload_id, second.upload_id}
+    assert len(await of(desk.tenant, "ann", 1)) == 1
+    assert await of(desk.tenant, "bob") == {bobs.upload_id}
+    assert await of(new_tenant(), "ann") == set()
     kept = await desk.now(bobs)
     assert kept is not None
-    assert desk.keys() == [kept.object_key]
     assert kept.create_time == Micros(int(desk.clock.now * 1_000_000))

@@ -1,4 +1,4 @@
-"""Files beside the tables: announced, uploaded past us, verified, attached, read, erased.
+"""Files beside the tables: announced, uploaded past us, verified, attached, read.
 
 A form writes to a key of its own below ``staging/``, and may do so again until it
 expires. So what lies there is never used: verifying copies the object to a key that
@@ -37,7 +37,6 @@ OBJECTS = "objects"
 VERIFY_SECONDS = 4.0
 """How long one call verifies; what is not done by then is UNAVAILABLE, and can be asked for again."""
 LOOKS_AT_ONCE = 32
-_ERASE_BATCH = 200
 
 
 class Verified(NamedTuple):
@@ -213,26 +212,6 @@ class Uploads:
             Download(upload, objects.link(upload.object_key, seconds=self._link_seconds, internal=internal))
             for upload in wanted
         ], expire_time
-
-    async def erase(self, tenant: str, author: str) -> int:
-        """Deletes all files of an author, artifacts included: objects first, then rows. Returns how many.
-
-        Safe to repeat. Raises DependencyUnavailable, Overloaded: what is deleted then
-        stays deleted. Without a store of objects rows alone can be there, from when
-        there was one: they are left, and the error says so.
-        """
-        bucket = author_bucket(tenant, author)
-        erased = 0
-        while uploads := await self._shards.at(
-            bucket, lambda _, rows: rows.uploads_of(tenant, author, _ERASE_BATCH)
-        ):
-            await self._objects.delete([upload.object_key for upload in uploads])
-            await self._drop(bucket, uploads)
-            erased += len(uploads)
-        return erased
-
-    async def _drop(self, bucket: Bucket, uploads: Sequence[Upload]) -> None:
-        await self._shards.at(bucket, lambda _, rows: rows.drop_uploads(uploads))
 
 
 def _bucket_of(upload_id: str) -> Bucket:
