@@ -27,6 +27,7 @@ from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryS
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
 from cinnabar_gateway.adapters.memory_data import MemoryData
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
+from cinnabar_gateway.adapters.shard_client import ShardClient
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import TOKEN_KEY, Positions, TokenKeys
@@ -221,6 +222,7 @@ async def world(
         data=MemoryData(storage),
         reviews=storage.reviews,
         regrades=RegradeClient(nowhere, timeout_seconds=0.5),
+        shards=ShardClient(nowhere, timeout_seconds=0.5),
         queue=front or queue,
         admissions=admissions,
         changes=[source],

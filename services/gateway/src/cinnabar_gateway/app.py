@@ -30,6 +30,7 @@ from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
+from cinnabar_gateway.adapters.shard_client import ShardClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.adapters.upload_client import UploadClient
 from cinnabar_gateway.admission import Admission, Admissions
@@ -59,6 +60,7 @@ from cinnabar_gateway.regrade_service import RegradeService
 from cinnabar_gateway.regrades import RegradeDriver, Regrades
 from cinnabar_gateway.review_ports import ReviewStore
 from cinnabar_gateway.review_service import ReviewCalls, items_of
+from cinnabar_gateway.shards import ShardStore
 from cinnabar_gateway.statistics import Statistics
 from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
@@ -85,6 +87,7 @@ class Outside:
     data: DataStore
     reviews: ReviewStore
     regrades: RegradeStore
+    shards: ShardStore
     queue: Queue
     admissions: Admissions
     changes: Sequence[ChangeSource]
@@ -119,6 +122,7 @@ def outside_of(
         data=DataClient(storage, timeout_seconds=config.call_timeout_seconds),
         reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
         regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
+        shards=ShardClient(storage, timeout_seconds=config.call_timeout_seconds),
         queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
         admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
         changes=[SchedulerChanges(one) for one in each],
@@ -242,7 +246,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             )
             add_GradingServiceServicer_to_server(GradingService(intake), server)
             add_OperationsServiceServicer_to_server(
-                OperationsService(operations, outside.clock, reviews, erasures), server
+                OperationsService(operations, outside.clock, reviews, erasures, outside.shards), server
             )
             add_RegradeServiceServicer_to_server(RegradeService(regrades), server)
 

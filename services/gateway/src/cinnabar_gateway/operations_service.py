@@ -21,7 +21,7 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
-from cinnabar_gateway import convert, data_convert, dead_letter_filters, identity
+from cinnabar_gateway import convert, data_convert, dead_letter_filters, identity, shard_convert
 from cinnabar_gateway.calls import Context, send_positions
 from cinnabar_gateway.erasures import Erasures
 from cinnabar_gateway.identity import Identity, Role
@@ -29,6 +29,7 @@ from cinnabar_gateway.operations import MAX_REDRIVE, Operations
 from cinnabar_gateway.records import QueueState, RedriveFate
 from cinnabar_gateway.required import REQUIRED_RULE, missing
 from cinnabar_gateway.review_service import ReviewCalls
+from cinnabar_gateway.shards import ShardStore
 
 _ONE_OF_RULE = "must be given, or else a filter, and not both"
 _FORBIDDEN = {
@@ -61,8 +62,14 @@ class OperationsService(OperationsServiceServicer):
     """Speaks gRPC; knows nothing of schedulers and storage."""
 
     def __init__(
-        self, operations: Operations, clock: Clock, reviews: ReviewCalls, erasures: Erasures
+        self,
+        operations: Operations,
+        clock: Clock,
+        reviews: ReviewCalls,
+        erasures: Erasures,
+        shards: ShardStore,
     ) -> None:
+        self._shards = shards
         self._operations = operations
         self._reviews = reviews
         self._erasures = erasures
@@ -167,6 +174,20 @@ class OperationsService(OperationsServiceServicer):
         _operator("audit.verify")
         return await self._reviews.verify()
 
+    async def ListShards(self, request: pb.ListShardsRequest, context: Context) -> pb.ListShardsResponse:
+        _operator("shards.list")
+        return shard_convert.shards(await self._shards.shards())
+
+    async def RebalanceShards(
+        self, request: pb.RebalanceShardsRequest, context: Context
+    ) -> pb.ListShardsResponse:
+        actor = _actor(_operator("shards.rebalance"))
+        return shard_convert.shards(await self._shards.rebalance(request.drained_shards, actor))
+
+    async def MoveBuckets(self, request: pb.MoveBucketsRequest, context: Context) -> pb.ListShardsResponse:
+        actor = _actor(_operator("shards.move"))
+        return shard_convert.shards(await self._shards.move_buckets(request.buckets, request.to_shard, actor))
+
     async def EraseStudent(self, request: pb.EraseStudentRequest, context: Context) -> pb.Erasure:
         caller = _operator("students.erase")
         student, reason = data_convert.erase_request(request)
@@ -191,6 +212,11 @@ def _operator(action: str) -> Identity:
     caller = identity.current()
     caller.require(action, Role.OPERATOR)
     return caller
+
+
+def _actor(caller: Identity) -> str:
+    """Shards belong to all tenants, so the audit needs the operator's own."""
+    return f"{caller.tenant}/{caller.actor}"
 
 
 def _named_tasks(request: pb.RedriveDeadLettersRequest) -> list[tuple[str, str]]:

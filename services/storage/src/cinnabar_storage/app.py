@@ -18,6 +18,8 @@ from cinnabar.storage.v1 import (
     review_service_pb2_grpc,
     revision_service_pb2,
     revision_service_pb2_grpc,
+    shard_service_pb2,
+    shard_service_pb2_grpc,
     statistics_service_pb2,
     statistics_service_pb2_grpc,
     storage_service_pb2,
@@ -45,6 +47,8 @@ from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
 from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.live_map import live_map
 from cinnabar_storage.metrics import replica_samples
+from cinnabar_storage.moving import moving
+from cinnabar_storage.rebalancing import Rebalancing
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
 from cinnabar_storage.regrades import Regrades
 from cinnabar_storage.retention import Retention
@@ -52,6 +56,7 @@ from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWr
 from cinnabar_storage.reviews import Reviews
 from cinnabar_storage.revision_service import RevisionReader
 from cinnabar_storage.service import StorageReader, StorageWriter
+from cinnabar_storage.shard_service import ShardReader, ShardWriter
 from cinnabar_storage.sharding import Shards, gather
 from cinnabar_storage.statistics import Statistics
 from cinnabar_storage.statistics_service import StatisticsReader
@@ -68,6 +73,7 @@ _SERVICES = (
     storage_service_pb2,
     review_service_pb2,
     revision_service_pb2,
+    shard_service_pb2,
     statistics_service_pb2,
     upload_service_pb2,
 )
@@ -97,6 +103,8 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
         )
         shards = Shards(all_shards, source, patience_seconds=config.fence_wait_seconds)
         # After the shards, so that it reads no more when they close.
+        ledger, mover = await exits.enter_async_context(moving(config))
+        await exits.enter_async_context(mover.running(config.move_poll_seconds))
         cached = await exits.enter_async_context(caching(config))
         shards.invalidations = cached.invalidations
         submissions, tasks, assignments = Submissions(shards), Tasks(shards), Assignments(shards)
@@ -153,6 +161,9 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             revision_service_pb2_grpc.add_RevisionReaderServiceServicer_to_server(
                 RevisionReader(assignments), server
             )
+            rebalancing = Rebalancing(shards, ledger)
+            shard_service_pb2_grpc.add_ShardReaderServiceServicer_to_server(ShardReader(rebalancing), server)
+            shard_service_pb2_grpc.add_ShardWriterServiceServicer_to_server(ShardWriter(rebalancing), server)
             reviews = Reviews(shards)
             review_service_pb2_grpc.add_StorageReviewWriterServiceServicer_to_server(
                 StorageReviewWriter(reviews), server

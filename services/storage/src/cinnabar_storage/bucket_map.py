@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_common.names import BUCKETS, Bucket, id_bucket
+from cinnabar_storage.records import Lsn
 
 K = TypeVar("K")
 
@@ -41,10 +42,15 @@ class Claim(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What a shard claims, as of some time. ``version`` rises with every change at the shard."""
+    """What a shard claims, as of some time.
+
+    ``version`` rises with every change at the shard. Whoever has replayed its log up to ``lsn`` shows
+    all of it, the rows included.
+    """
 
     version: int
     claims: list[Claim]
+    lsn: Lsn = Lsn(0)
 
 
 class BucketsElsewhere(DependencyUnavailable):
@@ -101,6 +107,7 @@ class ShardMap:
         epoch: int = 1,
         fenced: Iterable[int] = (),
         versions: Mapping[int, int] | None = None,
+        floors: Mapping[int, Lsn] | None = None,
     ) -> None:
         if len(owners) != BUCKETS or not all(0 <= owner < shard_count for owner in owners):
             raise ValueError(f"a map gives each of {BUCKETS} buckets to one of {shard_count} shards")
@@ -109,6 +116,11 @@ class ShardMap:
         self.epoch = epoch
         self.fenced = frozenset(fenced)
         self._versions = dict(versions or {})
+        self._floors = dict(floors or {})
+
+    def floor(self, shard: int) -> Lsn:
+        """A replica of the shard that has not replayed so far may lack what has arrived there."""
+        return self._floors.get(shard, Lsn(0))
 
     def version(self, shard: int) -> int:
         """What the shard called the state of its buckets that this map is of; 0 when not known.
@@ -188,4 +200,12 @@ def merged(claims: Mapping[int, Claims], shard_count: int, before: ShardMap | No
     settled = [heir(bucket) if owner is None else owner for bucket, owner in enumerate(owners)]
     epoch = max(*epochs, 0 if before is None else before.epoch)
     versions = {shard: answer.version for shard, answer in claims.items()}
-    return ShardMap(settled, shard_count, epoch=epoch, fenced=fenced, versions=versions)
+    floors = {
+        shard: answer.lsn if before is None or _gained(before.owners, settled, shard) else before.floor(shard)
+        for shard, answer in claims.items()
+    }
+    return ShardMap(settled, shard_count, epoch=epoch, fenced=fenced, versions=versions, floors=floors)
+
+
+def _gained(before: Sequence[int], after: Sequence[int], shard: int) -> bool:
+    return any(new == shard != old for old, new in zip(before, after, strict=True))

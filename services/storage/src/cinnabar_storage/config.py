@@ -82,7 +82,11 @@ class StorageConfig:
     """A regrade that no gateway has advanced for so long is given to the next that asks."""
     map_poll_seconds: float = 1.0
     """How often the shards are asked what they own; also done at once when one of them disagrees."""
-    fence_wait_seconds: float = 2.0
+    move_poll_seconds: float = 1.0
+    """How often moves of buckets are looked for, and whether the process that makes them still lives."""
+    move_clean_seconds: float = 3.0
+    """How long the rows of a bucket stay where it was before."""
+    fence_wait_seconds: float = 3.0
     """How long a call waits for a bucket that is about to change shards."""
     subject_key: str = field(default="", repr=False)
     """Secret of at least 32 characters under which proofs of erasures name their subjects; keep it.
@@ -123,6 +127,8 @@ class StorageConfig:
                 "start_wait",
                 "map_poll",
                 "fence_wait",
+                "move_poll",
+                "move_clean",
                 "regrade_claim",
             ),
             *("redis_timeout", "cache_max_age", "cache_ttl"),

@@ -48,6 +48,7 @@ from cinnabar_storage.upload_ports import UploadRows
 
 T = TypeVar("T")
 
+NO_FLOOR = Lsn(0)
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 """Answers and grades in one response: a message of the suite has 64 MiB, and many at once must fit memory."""
 
@@ -158,8 +159,8 @@ class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
     BucketsElsewhere and does nothing.
     """
 
-    def holding(self, buckets: BucketSet, version: int = 0) -> Shard:
-        """The same shard, asked for these buckets only; ``version`` as in ShardMap.
+    def holding(self, buckets: BucketSet, version: int = 0, floor: Lsn = NO_FLOOR) -> Shard:
+        """The same shard, asked for these buckets only; ``version`` and ``floor`` as in ShardMap.
 
         Its reads, and its writes where they find nothing to change, raise
         BucketsElsewhere unless all of them are owned here; `read_primary` and

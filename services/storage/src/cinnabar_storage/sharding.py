@@ -117,6 +117,10 @@ class Shards:
         """The newest map that is known. It may be another one after the next await."""
         return self._source.current
 
+    async def fresh_map(self) -> ShardMap:
+        """The map as the shards say just now."""
+        return await self._source.refresh()
+
     def __len__(self) -> int:
         return len(self._shards)
 
@@ -221,7 +225,7 @@ class Shards:
                     raise DependencyUnavailable(_FENCED) from refusal
 
     def _held(self, now: ShardMap, shard: int) -> Shard:
-        return self._shards[shard].holding(now.owned_by(shard), now.version(shard))
+        return self._shards[shard].holding(now.owned_by(shard), now.version(shard), now.floor(shard))
 
     async def _each(
         self,
@@ -243,7 +247,7 @@ class Shards:
 
             async def ask(now: ShardMap, shard: int, indexes: list[int]) -> T | BucketsElsewhere:
                 wanted = BucketSet(cast("int", buckets[index]) for index in indexes)
-                held = self._shards[shard].holding(wanted, now.version(shard))
+                held = self._shards[shard].holding(wanted, now.version(shard), now.floor(shard))
                 try:
                     return await call(shard, held, [items[index] for index in indexes])
                 except BucketsElsewhere as refusal:

@@ -15,7 +15,7 @@ from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketSet, BucketState, Claim, Claims
-from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy
+from cinnabar_storage.ports import MAX_PAGE_BYTES, NO_FLOOR, Copy
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -75,7 +75,7 @@ class MemoryShard(MemoryErasures):
     def shows(self) -> Lsn:
         return Lsn(len(self._writes))
 
-    def holding(self, buckets: BucketSet, version: int = 0) -> MemoryShard:
+    def holding(self, buckets: BucketSet, version: int = 0, floor: Lsn = NO_FLOOR) -> MemoryShard:
         view = copy(self)
         view.buckets = buckets
         return view

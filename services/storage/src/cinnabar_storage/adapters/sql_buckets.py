@@ -11,11 +11,14 @@ from sqlalchemy.pool import NullPool
 from cinnabar_common.names import BUCKETS
 from cinnabar_storage.adapters.sql_server import Driver, engine_of
 from cinnabar_storage.bucket_map import Claim, Claims, first_owner
+from cinnabar_storage.records import Lsn
 
 log = logging.getLogger(__name__)
 
 _CLAIMS = """
 SELECT coalesce((SELECT version FROM bucket_guard), 0),
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
+        - '0/0'::pg_lsn)::bigint,
        coalesce(array_agg(bucket), '{}'), array_agg(state), array_agg(epoch)
 FROM buckets WHERE state <= 3
 """
@@ -38,9 +41,10 @@ _GIVE = text(
 async def claims(driver: Driver) -> Claims:
     """See ports.Shard."""
     row = await driver.fetchrow(_CLAIMS)
-    if row is None or not row[1]:
+    if row is None or not row[2]:
         return Claims(0 if row is None else row[0], [])
-    return Claims(row[0], list(map(Claim, row[1], row[2], row[3])))
+    # Read in the same moment or later: what is claimed was on disk by then.
+    return Claims(row[0], list(map(Claim, row[2], row[3], row[4])), Lsn(row[1]))
 
 
 async def give_out(primary_urls: Sequence[str], *, connect_seconds: float) -> None:

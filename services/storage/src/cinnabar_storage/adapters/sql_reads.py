@@ -50,7 +50,8 @@ def held(column: str, count: str, mask: str) -> str:
     are not looked at one by one: all of what is asked for is owned (see
     `Server.require`), so equal numbers are equal sets.
     """
-    return f"((SELECT count(*) FROM buckets) = {count} OR get_bit({mask}, bucket_of_id({column})) <> 0)"
+    asked = f"get_bit({mask}::bytea, bucket_of_id({column})) <> 0"
+    return f"((SELECT count(*) FROM buckets) = {count} OR {asked})"
 
 
 # Without answers where there is no room. Sizes are known without reading what is large.

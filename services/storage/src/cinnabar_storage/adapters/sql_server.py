@@ -31,7 +31,8 @@ _MOST_LOST = 3  # a server that crashed leaves a pool of dead connections, and n
 _FIRST_PAUSE_SECONDS = 0.005
 
 # SQLSTATE classes and codes, from Postgres' appendix "Error Codes".
-_TRY_AGAIN = ("40001", "40P01")  # serialization failure, deadlock
+# Serialization failure, deadlock, lock not available in the time that was set for it.
+_TRY_AGAIN = ("40001", "40P01", "55P03")
 _GONE = (
     "08",  # connection exceptions
     "53",  # out of connections, memory or disk
@@ -191,6 +192,8 @@ class Server:
 
     async def read(self, work: Callable[[Driver], Awaitable[T]], *, fenced: bool = True) -> T:
         """As `run`. What was read is as of some time at which all buckets were owned here.
+
+        Of a replica that has replayed their arrival, that is: see ShardMap.floor.
 
         Without ``fenced``, it was also not out of date when it was read.
         """

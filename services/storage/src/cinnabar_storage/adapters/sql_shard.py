@@ -34,7 +34,7 @@ from cinnabar_storage.audit import SealLink, SealPage
 from cinnabar_storage.bucket_map import BucketsElsewhere, BucketSet, Claims
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.followers import Follower, following
-from cinnabar_storage.ports import Copy
+from cinnabar_storage.ports import NO_FLOOR, Copy
 from cinnabar_storage.records import (
     Assignment,
     CommitResult,
@@ -85,6 +85,7 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         self._server = primary
         self.regrades = SqlRegrades(primary)
         self._replicas = tuple(replicas)
+        self._floor = NO_FLOOR
         self._watch = watch
         self._counting = counting
         self._position_wait_seconds = position_wait_seconds
@@ -93,8 +94,9 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
             f"storage.{self._name}.overrides", at_once=_PEOPLE_AT_ONCE, max_waiting=_PEOPLE_WAITING
         )
 
-    def holding(self, buckets: BucketSet, version: int = 0) -> SqlShard:
+    def holding(self, buckets: BucketSet, version: int = 0, floor: Lsn = NO_FLOOR) -> SqlShard:
         view = copy(self)
+        view._floor = floor
         view._server = self._server.holding(buckets, version)
         view.regrades = SqlRegrades(view._server)
         view._replicas = tuple(replica.holding(buckets) for replica in self._replicas)
@@ -114,6 +116,7 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         return SqlCopy(self._replicas[number], authoritative=False, shows=shows)
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:
+        min_lsn = max(min_lsn, self._floor)
         replica = self._watch.rotation.choose(min_lsn)
         if replica is None and min_lsn:
             replica = await self._catch_up(min_lsn)
@@ -158,7 +161,7 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         return await sql_operations.redrive_tasks(self._server, tenant, keys, actor)
 
     async def count_tasks(self) -> TaskCounts:
-        replica = self._watch.rotation.choose(Lsn(0))
+        replica = self._watch.rotation.choose(self._floor)
         if replica is not None:
             try:
                 return await count_tasks(self._counting[1 + replica])
