@@ -212,3 +212,26 @@ async def _until_event(stream: asyncio.StreamReader, event: str) -> AsyncGenerat
         yield line
         if json.loads(line)["event"] == event:
             return
+
+
+async def test_every_shard_must_be_at_this_version_or_a_later_one(postgres_shards: list[ShardUrls]) -> None:
+    """One shard behind stops the start, whichever it is; one that is further does not."""
+    config = config_for(postgres_shards)
+    await migrate_all(config)
+    behind, ahead = f"{int(head()) - 1:04}", f"{int(head()) + 1:04}"
+
+    async def start(versions: list[str]) -> None:
+        for shard, version in zip(postgres_shards, versions, strict=True):
+            async with sql.connected(shard.primary_url) as connection:
+                await connection.fetchval("UPDATE alembic_version SET version_num = $1", version)
+        await require_head(
+            [[shard.primary_url] for shard in postgres_shards], connect_seconds=5, wait_seconds=0.1
+        )
+
+    for number in range(len(postgres_shards)):
+        versions = [behind if shard == number else head() for shard in range(len(postgres_shards))]
+        with pytest.raises(SchemaError, match=f"shard {number}: the schema is at version {behind}"):
+            await start(versions)
+    await start([head()] * len(postgres_shards))
+    await start([ahead, *[head()] * (len(postgres_shards) - 1)])
+    await start([ahead] * len(postgres_shards))
