@@ -56,8 +56,8 @@ WITH batch AS (
 ), ends AS (
     SELECT (array_agg(xid ORDER BY xid, audit_id))[1] AS first_xid,
            (array_agg(audit_id ORDER BY xid, audit_id))[1] AS first_audit_id,
-           (array_agg(xid ORDER BY xid DESC, audit_id DESC))[1] AS last_xid,
-           (array_agg(audit_id ORDER BY xid DESC, audit_id DESC))[1] AS last_audit_id,
+           (array_agg(xid ORDER BY xid, audit_id))[count(*)::int] AS last_xid,
+           (array_agg(audit_id ORDER BY xid, audit_id))[count(*)::int] AS last_audit_id,
            count(*)::int AS events, {ROWS_HASH} AS rows_hash
     FROM batch HAVING count(*) > 0
 ), sealed AS (
