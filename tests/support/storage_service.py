@@ -31,7 +31,11 @@ class Storage:
 
 
 def config_for(shards: list[ShardUrls], **settings: Any) -> StorageConfig:
-    """A config on a free port; ``settings`` are fields of StorageConfig."""
+    """A config on a free port; ``settings`` are fields of StorageConfig.
+
+    A busy machine must not look like an overloaded storage: waiting for a connection may last.
+    """
+    settings.setdefault("pool_wait_seconds", 20.0)
     return StorageConfig(shards=tuple(shard.setting for shard in shards), listen="127.0.0.1:0", **settings)
 
 
