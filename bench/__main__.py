@@ -192,6 +192,9 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("get_replica_p50_ms", "get_replica_p50_ms", 50, "ms", 4.0),
         ("list_page_10_shards_p50_ms", "list_page_10_shards_p50_ms", 50, "ms", 30.0),
         ("storage_cost_ratio_10k_to_2m", "storage_cost_ratio_10k_to_2m", 50, "x", 1.3),
+        ("reshard_longest_write_stall_ms", "reshard_longest_write_stall_ms", 100, "ms", 1000.0),
+        ("reshard_longest_write_at_rest_ms", "reshard_longest_write_at_rest_ms", 100, "ms", None),
+        ("reshard_seconds", "reshard_seconds", 50, "s", None),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import stored
+from bench import reshard, stored
 from bench.stored import Database, Servers, Service, graded, key, new_submissions
 from cinnabar_common.names import BUCKETS
 
@@ -38,6 +38,7 @@ NAMES = (
     "get_replica_p50_ms",
     "list_page_10_shards_p50_ms",
     "storage_cost_ratio_10k_to_2m",
+    *reshard.NAMES,
 )
 _WRITES = {"storage_creates_per_second", "storage_grade_commits_per_second"}
 _GETS = {"get_cached_p50_ms", "get_replica_p50_ms"}
@@ -190,4 +191,6 @@ async def measure(folder: Path, wanted: set[str], rounds: int, scale: float) -> 
             samples["list_page_10_shards_p50_ms"] = await _pages(servers, scale)
         if "storage_cost_ratio_10k_to_2m" in wanted:
             samples["storage_cost_ratio_10k_to_2m"] = [await _cost_ratio(servers, scale)]
+        if wanted & set(reshard.NAMES):
+            samples |= await reshard.measure(servers, scale)
     return {name: values for name, values in samples.items() if name in wanted}

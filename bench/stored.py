@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.load import channel
+from cinnabar.storage.v1 import shard_service_pb2_grpc as shards_rpc
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc as rpc
 from cinnabar_common.names import bucket_of, new_id
@@ -25,6 +26,10 @@ from cinnabar_local.process import ProcessSpec
 from cinnabar_local.servers import PostgresShard, Valkey, postgres_shard
 
 if TYPE_CHECKING:
+    from cinnabar.storage.v1.shard_service_pb2_grpc import (
+        ShardReaderServiceAsyncStub,
+        ShardWriterServiceAsyncStub,
+    )
     from cinnabar.storage.v1.storage_service_pb2_grpc import (
         StorageReaderServiceAsyncStub,
         StorageWriterServiceAsyncStub,
@@ -61,11 +66,11 @@ SELECT $6, 'worker-1', 'grade', id, 'q1', 1, '1-x' FROM given
 """
 
 
-def new_submissions(count: int) -> list[pb.NewSubmission]:
-    """Of many authors, each with one task and a request id of its own."""
+def new_submissions(count: int, authors: Sequence[str] = ()) -> list[pb.NewSubmission]:
+    """Of ``authors`` in turn, or many others; each with one task and a request id of its own."""
     made: list[pb.NewSubmission] = []
     for number in itertools.islice(_numbers, count):
-        author = f"author-{number % AUTHORS}"
+        author = authors[len(made) % len(authors)] if authors else f"author-{number % AUTHORS}"
         now = time.time_ns()
         submission = pb.NewSubmission(
             submission_id=new_id(bucket_of(TENANT, author)),
@@ -111,6 +116,8 @@ class Service:
 
     writer: StorageWriterServiceAsyncStub
     reader: StorageReaderServiceAsyncStub
+    shard_writer: ShardWriterServiceAsyncStub
+    shard_reader: ShardReaderServiceAsyncStub
 
     async def create(self, submissions: Sequence[pb.NewSubmission]) -> None:
         """Stores them."""
@@ -231,7 +238,12 @@ class Servers:
         async with serving(migrate, storage, logs=logs), channel(address) as opened:
             for database in databases:
                 await database.replayed()
-            yield Service(rpc.StorageWriterServiceStub(opened), rpc.StorageReaderServiceStub(opened))
+            yield Service(
+                rpc.StorageWriterServiceStub(opened),
+                rpc.StorageReaderServiceStub(opened),
+                shards_rpc.ShardWriterServiceStub(opened),
+                shards_rpc.ShardReaderServiceStub(opened),
+            )
 
 
 @asynccontextmanager

@@ -31,6 +31,9 @@ STORAGE = [
     "get_replica_p50_ms",
     "list_page_10_shards_p50_ms",
     "storage_cost_ratio_10k_to_2m",
+    "reshard_longest_write_stall_ms",
+    "reshard_longest_write_at_rest_ms",
+    "reshard_seconds",
 ]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 

@@ -141,16 +141,22 @@ class Traffic:
     async def running(self, callers: int) -> AsyncGenerator[Traffic]:
         """So many callers inside of the block, and one who lists."""
         stop = asyncio.Event()
+        written = asyncio.Event()
 
         async def call(caller: int) -> None:
             for turn in count():
                 if stop.is_set():
                     return
                 await self.one_round(caller, turn)
+                if turn % 2:
+                    written.set()
 
         async def look() -> None:
+            # Not in a circle: to list all rows is dear, and would leave little for who writes and moves.
             while not stop.is_set():
+                written.clear()
                 await self.list_all()
+                await written.wait()
 
         async with asyncio.TaskGroup() as group:
             for caller in range(callers):
@@ -160,3 +166,4 @@ class Traffic:
                 yield self
             finally:
                 stop.set()
+                written.set()
