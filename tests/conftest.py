@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.servers",
     "tests.support.suite",
     "tests.support.migrated",
+    "tests.support.objects",
 ]
 
 # How long an example takes says more about the machine than about the code.

@@ -26,11 +26,9 @@ from cinnabar_gateway.upload_ports import (
     UploadUse,
     UploadVerdict,
 )
-from tests.support.objects import facts_of, object_server, s3_settings
+from tests.support.objects import facts_of
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import storage_on
-
-__all__ = ["object_server", "s3_settings"]
 
 PARENT = AssignmentName("net", "a1")
 CONTENT = b"an essay"

@@ -21,12 +21,10 @@ from cinnabar_grader.graders import Artifact as NewArtifact
 from cinnabar_local import sql
 from tests.support.gateway_suite import PARENT, Real, create_request, real_gateway
 from tests.support.gateway_world import INSTRUCTOR, OTHER_STUDENT, STUDENT, Metadata, refusal_of, refused
-from tests.support.objects import facts_of, object_server, s3_settings
+from tests.support.objects import facts_of
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import storage_on
 from tests.support.waiting import until
-
-__all__ = ["object_server", "s3_settings"]
 
 RIGHT = "\ufeffThree-way  handshake\r\n".encode()
 State = pb.Submission.State

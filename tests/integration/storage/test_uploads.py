@@ -29,7 +29,7 @@ from cinnabar_storage.adapters.memory_objects import MemoryObjects
 from cinnabar_storage.adapters.minio_objects import minio_objects
 from cinnabar_storage.adapters.sql_server import Server
 from cinnabar_storage.upload_ports import Objects
-from tests.support.objects import facts_of, object_server, s3_settings
+from tests.support.objects import facts_of
 from tests.support.servers import ShardUrls
 from tests.support.storage_domain import new_tenant
 from tests.support.storage_records import graded, new_submission
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
         UploadReaderServiceAsyncStub,
         UploadWriterServiceAsyncStub,
     )
-
-__all__ = ["object_server", "s3_settings"]
 
 CONTENT = b"an answer too long for a form field"
 Verdict = pb.VerifyUploadsResponse.Result.Verdict

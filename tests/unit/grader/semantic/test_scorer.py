@@ -198,9 +198,9 @@ def test_any_text_is_scored_in_bounded_time(scorer: SemanticScorer, text: str, p
         references=(text if place == "reference" else TIDES_REFERENCE,),
         answer=text if place == "answer" else "The Moon pulls the water.",
     )
-    begin = time.perf_counter()
+    begin = time.process_time()  # what else the machine does is not to the point
     [score] = scorer.score([request])
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert 0.0 <= score.fraction <= 1.0
     assert 0.0 <= score.confidence <= 1.0
     if place == "answer" and len(text) > 6000:
