@@ -32,8 +32,7 @@ class World:
 @asynccontextmanager
 async def world(*, timeout: float = 5.0, patience: float = 5.0) -> AsyncGenerator[World]:
     """The world for the length of a block."""
-    # What the client's tests do not call is UNIMPLEMENTED.
-    gateway = MemoryGateway()  # pyright: ignore[reportAbstractUsage]
+    gateway = MemoryGateway()
     async with (
         served(gateway) as address,
         Client(address, token="dev.t.instructor.ann", timeout=timeout, patience=patience) as client,

@@ -5,13 +5,14 @@ refusal is what a real gateway sends.
 """
 
 import asyncio
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import fmean, pstdev
 
 import grpc
+from google.api.httpbody_pb2 import HttpBody
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import assignment_service_pb2_grpc as assignments_grpc
@@ -20,10 +21,10 @@ from cinnabar.gateway.v1 import operations_service_pb2_grpc as operations_grpc
 from cinnabar.gateway.v1 import submission_service_pb2 as submissions_pb
 from cinnabar.gateway.v1 import submission_service_pb2_grpc as submissions_grpc
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
-from cinnabar.gateway.v1.operations_service_pb2 import Queue
 from cinnabar.gateway.v1.submission_service_pb2 import (
     CreateSubmissionRequest,
     CreateSubmissionResult,
+    Grading,
     ItemResult,
     Submission,
 )
@@ -38,24 +39,20 @@ from cinnabar_common.errors import (
 )
 from cinnabar_common.health import HealthBoard
 from cinnabar_common.server import serving
-
-Context = grpc.aio.ServicerContext[Any, Any]
-TOKEN = "cinnabar-consistency-token"
+from tests.support.client_gateway_calls import TOKEN, Context
+from tests.support.client_gateway_operations import MemoryOperations
 
 
 @dataclass
 class MemoryGateway(
+    MemoryOperations,
     assignments_grpc.AssignmentServiceServicer,
     submissions_grpc.SubmissionServiceServicer,
-    operations_grpc.OperationsServiceServicer,
 ):
-    """``failures[method]`` are raised by its next calls (items, for the stream), one each.
+    """``unreachable`` is missing from all pages of submissions but the first.
 
-    ``drops[method]`` says how many messages the next streams of a method send before they break off.
-    ``unreachable`` is missing from all pages of submissions but the first.
-    ``counted`` are the answers of GetConservation, the last one again and again.
     ``objects`` is where forms and links lead; nobody is there by default.
-    With ``hold`` submissions stay QUEUED until ``grade``; ``stuck[method]`` calls never get an answer.
+    With ``hold`` submissions stay QUEUED until ``grade``. A person and a regrade grade at once.
     """
 
     assignments: dict[str, Assignment] = field(default_factory=dict[str, Assignment])
@@ -63,31 +60,14 @@ class MemoryGateway(
     requests: dict[tuple[str, str], CreateSubmissionRequest] = field(
         default_factory=dict[tuple[str, str], CreateSubmissionRequest]
     )
-    failures: dict[str, deque[SuiteError]] = field(default_factory=lambda: defaultdict(deque))
-    drops: dict[str, deque[int]] = field(default_factory=lambda: defaultdict(deque))
-    calls: list[str] = field(default_factory=list[str])
-    tokens: list[str] = field(default_factory=list[str])
     created: int = 0
     streams: list[list[int]] = field(default_factory=list[list[int]])
     uploads: dict[str, submissions_pb.Upload] = field(default_factory=dict[str, submissions_pb.Upload])
     objects: str = "http://127.0.0.1:1"
     hold: bool = False
-    stuck: Counter[str] = field(default_factory=Counter[str])
-    healthy: bool = True
-    page: int = 2
     unreachable: list[str] = field(default_factory=list[str])
-    queues: list[Queue] = field(default_factory=list[Queue])
-    counted: deque[operations_pb.Conservation] = field(default_factory=deque[operations_pb.Conservation])
-    redriven: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    letters: list[operations_pb.DeadLetter] = field(default_factory=list[operations_pb.DeadLetter])
+    gradings: dict[str, list[Grading]] = field(default_factory=lambda: defaultdict(list[Grading]))
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    def _enter(self, method: str, context: Context) -> None:
-        self.calls.append(method)
-        metadata = dict(context.invocation_metadata() or ())
-        self.tokens.append(str(metadata.get(TOKEN, "")))
-        if self.failures[method]:
-            raise self.failures[method].popleft()
 
     async def CreateAssignment(
         self, request: assignments_pb.CreateAssignmentRequest, context: Context
@@ -241,97 +221,107 @@ class MemoryGateway(
         submission.state = Submission.CANCELLED
         return submission
 
-    async def ListQueues(
-        self, request: operations_pb.ListQueuesRequest, context: Context
-    ) -> operations_pb.ListQueuesResponse:
-        self._enter("ListQueues", context)
-        return operations_pb.ListQueuesResponse(queues=self.queues)
+    async def OverrideGrade(
+        self, request: submissions_pb.OverrideGradeRequest, context: Context
+    ) -> Submission:
+        self._enter("OverrideGrade", context)
+        async with self.changed:
+            submission = self._submission(request.name)
+            result = self._item(submission, request.item)
+            if request.score > self._points(submission)[request.item]:
+                raise InvalidRequest([FieldViolation("score", "must be at most the points of the item")])
+            made = Grade(
+                score=request.score,
+                max_score=self._points(submission)[request.item],
+                feedback=request.feedback,
+            )
+            self._commit(submission, result, made, Grading.OVERRIDDEN, request.reason)
+            self._sum(submission)
+            self.changed.notify_all()
+        return submission
 
-    async def PauseQueue(self, request: operations_pb.PauseQueueRequest, context: Context) -> Queue:
-        self._enter("PauseQueue", context)
-        return self._control(request.queue, Queue.PAUSED)
+    async def RegradeSubmission(
+        self, request: submissions_pb.RegradeSubmissionRequest, context: Context
+    ) -> Submission:
+        self._enter("RegradeSubmission", context)
+        async with self.changed:
+            submission = self._submission(request.name)
+            for item in request.items or [result.item for result in submission.results]:
+                made = full_marks(self._points(submission)[item])
+                self._commit(submission, self._item(submission, item), made, Grading.GRADED, request.reason)
+            self._sum(submission)
+            self.changed.notify_all()
+        return submission
 
-    async def ResumeQueue(self, request: operations_pb.ResumeQueueRequest, context: Context) -> Queue:
-        self._enter("ResumeQueue", context)
-        return self._control(request.queue, Queue.RUNNING)
-
-    async def DrainQueue(self, request: operations_pb.DrainQueueRequest, context: Context) -> Queue:
-        self._enter("DrainQueue", context)
-        return self._control(request.queue, Queue.DRAINING)
-
-    def _control(self, name: str, state: Queue.State.ValueType) -> Queue:
-        found = next((queue for queue in self.queues if queue.queue == name), None)
-        if found is None:
-            raise ResourceNotFound(f"queues/{name}")
-        found.state = state
-        return found
-
-    async def GetConservation(
-        self, request: operations_pb.GetConservationRequest, context: Context
-    ) -> operations_pb.Conservation:
-        self._enter("GetConservation", context)
-        return self.counted.popleft() if len(self.counted) > 1 else self.counted[0]
-
-    async def ListDeadLetters(
-        self, request: operations_pb.ListDeadLettersRequest, context: Context
-    ) -> operations_pb.ListDeadLettersResponse:
-        self._enter("ListDeadLetters", context)
-        found = self._letters(request)
+    async def ListGradings(
+        self, request: submissions_pb.ListGradingsRequest, context: Context
+    ) -> submissions_pb.ListGradingsResponse:
+        self._enter("ListGradings", context)
+        self._submission(request.parent)
+        found = sorted(self.gradings[request.parent], key=lambda one: (one.item, one.generation))
         start, following = self._page(request.page_token, len(found))
-        return operations_pb.ListDeadLettersResponse(
-            dead_letters=found[start : start + self.page], next_page_token=following
+        return submissions_pb.ListGradingsResponse(
+            gradings=found[start : start + self.page], next_page_token=following
         )
 
-    def _letters(self, request: operations_pb.ListDeadLettersRequest) -> list[operations_pb.DeadLetter]:
-        return [
-            letter
-            for letter in self.letters
-            if request.queue in ("", letter.queue)
-            and letter.submission.startswith(request.parent)
-            and request.reason in letter.reason
+    async def ListAuditEvents(
+        self, request: submissions_pb.ListAuditEventsRequest, context: Context
+    ) -> submissions_pb.ListAuditEventsResponse:
+        """Grades are all that is done here."""
+        self._enter("ListAuditEvents", context)
+        self._submission(request.parent)
+        found = self.gradings[request.parent]
+        start, following = self._page(request.page_token, len(found))
+        events = [
+            submissions_pb.AuditEvent(
+                time=one.create_time,
+                actor=one.actor,
+                action="override" if one.kind == Grading.OVERRIDDEN else "grade",
+                item=one.item,
+                generation=one.generation,
+                detail=one.reason,
+            )
+            for one in found[start : start + self.page]
         ]
+        return submissions_pb.ListAuditEventsResponse(events=events, next_page_token=following)
 
-    async def RedriveDeadLetters(
-        self, request: operations_pb.RedriveDeadLettersRequest, context: Context
-    ) -> operations_pb.RedriveDeadLettersResponse:
-        """Tasks that are redriven stay on the list, as if they were given up again at once."""
-        self._enter("RedriveDeadLetters", context)
-        if request.HasField("filter"):
-            found = self._letters(request.filter)[: self.page]
-            self.redriven += [(letter.submission, letter.item) for letter in found]
-            more = len(self._letters(request.filter)) > self.page
-            return operations_pb.RedriveDeadLettersResponse(redriven=len(found), more=more)
-        response = operations_pb.RedriveDeadLettersResponse()
-        dead = {(letter.submission, letter.item) for letter in self.letters}
-        for task in request.tasks:
-            if (task.submission, task.item) in dead:
-                self.redriven.append((task.submission, task.item))
-                response.redriven += 1
-            else:
-                error = ResourceNotFound(f"{task.submission}/items/{task.item}")
-                response.refused.add(task=task, error=error.to_status())
-        return response
+    async def GetAssignmentStatistics(
+        self, request: assignments_pb.GetAssignmentStatisticsRequest, context: Context
+    ) -> assignments_pb.AssignmentStatistics:
+        """Of whole submissions."""
+        self._enter("GetAssignmentStatistics", context)
+        self._assignment(request.name)
+        scores = [one.score for one in self._of(request.name) if one.state == Submission.GRADED]
+        numbers = assignments_pb.ScoreStatistics(count=len(scores))
+        if scores:
+            numbers.mean, numbers.standard_deviation = fmean(scores), pstdev(scores)
+        return assignments_pb.AssignmentStatistics(name=request.name, submissions=numbers)
 
-    async def GetHealth(
-        self, request: operations_pb.GetHealthRequest, context: Context
-    ) -> operations_pb.HealthReport:
-        self._enter("GetHealth", context)
-        report = operations_pb.HealthReport(status="healthy" if self.healthy else "unhealthy")
-        report.checks.add(name="storage", status=report.status)
-        if not self.healthy:
-            raise _Unhealthy(report)
-        return report
+    async def ExportGrades(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: assignments_pb.ExportGradesRequest, context: Context
+    ) -> None:
+        """A line of CSV for each submission, in a message of its own."""
+        self._enter("ExportGrades", context)
+        self._assignment(request.name)
+        for one in self._of(request.name):
+            line = f"{one.author},{one.name},{one.score:g}\r\n"
+            await context.write(HttpBody(content_type="text/csv", data=line.encode()))
+
+    async def EraseStudent(
+        self, request: operations_pb.EraseStudentRequest, context: Context
+    ) -> operations_pb.Erasure:
+        self._enter("EraseStudent", context)
+        names = [name for name, one in self.submissions.items() if one.author == request.student]
+        erased = [self.submissions.pop(name) for name in names]
+        return self._erased(
+            request.reason, len(erased), sum(len(self.gradings.pop(name, [])) for name in names)
+        )
 
     async def grade(self, name: str, *, items: int | None = None) -> None:
         """Grades the submission, or its first ``items`` items, with full points."""
         async with self.changed:
             self._grade(self.submissions[name], items)
             self.changed.notify_all()
-
-    async def _unless_stuck(self, method: str) -> None:
-        if self.stuck[method]:
-            self.stuck[method] -= 1
-            await asyncio.get_running_loop().create_future()
 
     def _assignment(self, name: str) -> Assignment:
         if name not in self.assignments:
@@ -342,11 +332,6 @@ class MemoryGateway(
         if name not in self.submissions:
             raise ResourceNotFound(name)
         return self.submissions[name]
-
-    def _page(self, token: str, total: int) -> tuple[int, str]:
-        start = int(token or 0)
-        end = start + self.page
-        return start, str(end) if end < total else ""
 
     def _result(self, request: CreateSubmissionRequest) -> CreateSubmissionResult:
         try:
@@ -383,31 +368,52 @@ class MemoryGateway(
         return made
 
     def _grade(self, submission: Submission, items: int | None) -> None:
-        points = {
-            item.item: item.points
-            for item in self.assignments[submission.name.partition("/submissions/")[0]].items
-        }
+        points = self._points(submission)
         for result in submission.results[:items]:
-            result.state, result.generation = ItemResult.GRADED, 1
-            result.grade.CopyFrom(full_marks(points[result.item]))
+            self._commit(submission, result, full_marks(points[result.item]), Grading.GRADED)
+        self._sum(submission)
+
+    def _points(self, submission: Submission) -> dict[str, float]:
+        assignment = self.assignments[submission.name.partition("/submissions/")[0]]
+        return {item.item: item.points for item in assignment.items}
+
+    def _item(self, submission: Submission, item: str) -> ItemResult:
+        found = next((result for result in submission.results if result.item == item), None)
+        if found is None:
+            raise InvalidRequest([FieldViolation("item", "is not in the assignment")])
+        return found
+
+    def _of(self, assignment: str) -> list[Submission]:
+        return [one for name, one in self.submissions.items() if name.startswith(f"{assignment}/")]
+
+    def _commit(
+        self,
+        submission: Submission,
+        result: ItemResult,
+        grade: Grade,
+        kind: Grading.Kind.ValueType,
+        reason: str = "",
+    ) -> None:
+        history = self.gradings[submission.name]
+        for one in history:
+            one.current = one.current and one.item != result.item
+        generation = sum(one.item == result.item for one in history) + 1
+        actor = "a person" if kind == Grading.OVERRIDDEN else "memory"
+        made = Grading(
+            item=result.item, generation=generation, kind=kind, grade=grade, actor=actor, reason=reason
+        )
+        made.current = True
+        made.create_time.GetCurrentTime()
+        history.append(made)
+        result.state, result.generation = ItemResult.GRADED, generation
+        result.grade.CopyFrom(grade)
+
+    def _sum(self, submission: Submission) -> None:
         graded = [result for result in submission.results if result.state == ItemResult.GRADED]
         submission.score = sum(result.grade.score for result in graded)
         done = len(graded) == len(submission.results)
         submission.state = Submission.GRADED if done else Submission.GRADING
         submission.update_time.GetCurrentTime()
-
-
-class _Unhealthy(SuiteError):
-    """the suite is not healthy"""
-
-    code = grpc.StatusCode.UNAVAILABLE
-
-    def __init__(self, report: operations_pb.HealthReport) -> None:
-        super().__init__()
-        self._report = report
-
-    def _details(self) -> Sequence[Any]:
-        return [self._report]
 
 
 def full_marks(points: float) -> Grade:

@@ -68,6 +68,24 @@ class Submissions(rpc.SubmissionServiceServicer):
         """The name is the answer."""
         return pb.Submission(name=request.name)
 
+    async def OverrideGrade(self, request: pb.OverrideGradeRequest, context: Any) -> pb.Submission:
+        """The name and the score are the answer."""
+        return pb.Submission(name=request.name, score=request.score)
+
+    async def RegradeSubmission(self, request: pb.RegradeSubmissionRequest, context: Any) -> pb.Submission:
+        """The name is the answer."""
+        return pb.Submission(name=request.name)
+
+    async def ListGradings(self, request: pb.ListGradingsRequest, context: Any) -> pb.ListGradingsResponse:
+        """There are none."""
+        return pb.ListGradingsResponse()
+
+    async def ListAuditEvents(
+        self, request: pb.ListAuditEventsRequest, context: Any
+    ) -> pb.ListAuditEventsResponse:
+        """There are none."""
+        return pb.ListAuditEventsResponse()
+
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> pb.Upload:
         """The announcement is the answer."""
         return request.upload

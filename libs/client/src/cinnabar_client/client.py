@@ -31,6 +31,7 @@ from cinnabar_client.pages import Page, pages
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
 from cinnabar_client.regrades import RegradeCalls
 from cinnabar_client.reviews import ReviewCalls
+from cinnabar_client.shards import ShardCalls
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
 
 if TYPE_CHECKING:  # the generated module has it for type checkers only
@@ -68,7 +69,7 @@ class Redriven:
     unreachable: Sequence[str] = ()
 
 
-class Client(DataCalls, RegradeCalls, ReviewCalls):
+class Client(DataCalls, RegradeCalls, ReviewCalls, ShardCalls):
     """One connection to the suite; ``async with Client("host:port", token=…) as client``.
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request

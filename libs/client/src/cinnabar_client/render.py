@@ -32,9 +32,9 @@ _GOOD, _FAIR = 0.8, 0.4  # fractions of the points from which a score is green, 
 _LONG = 400  # characters of an answer or a question that are shown
 
 
-def data(message: Message) -> dict[str, object]:
-    """The message as JSON data, in the field names of the REST API."""
-    return cast("dict[str, object]", MessageToDict(message))
+def data(message: Message, *, zeros: bool = False) -> dict[str, object]:
+    """The message as JSON data, in the field names of the REST API; with ``zeros`` those that are 0 too."""
+    return cast("dict[str, object]", MessageToDict(message, always_print_fields_with_no_presence=zeros))
 
 
 def points(value: float) -> str:
