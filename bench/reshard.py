@@ -131,9 +131,9 @@ async def measure(servers: Servers, scale: float) -> dict[str, Sequence[float]]:
             [authors[bucket] for bucket in range(count, BUCKETS)],
         )
         async with load.running():
-            await asyncio.sleep(BASELINE_SECONDS * scale / 5)  # warm up
+            await asyncio.sleep(max(0.5, BASELINE_SECONDS * scale / 5))  # warm up
             load.longest_ms()
-            await asyncio.sleep(BASELINE_SECONDS * scale)
+            await asyncio.sleep(max(2.0, BASELINE_SECONDS * scale))
             at_rest = load.longest_ms()
             began = time.perf_counter()
             owned = await _moved(service, count)

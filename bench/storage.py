@@ -148,7 +148,8 @@ async def _cost_ratio(servers: Servers, scale: float) -> float:
     """Time of a row's create, commit and get with MANY stored over that with FEW: medians, in turn."""
     few, many = await servers.databases("few"), await servers.databases("many")
     async with servers.service(few) as small, servers.service(many) as large:
-        for databases, count in ((few, FEW), (many, max(2 * FEW, int(MANY * scale)))):
+        stored_few = max(BATCH, int(FEW * min(1.0, 5 * scale)))
+        for databases, count in ((few, stored_few), (many, max(2 * stored_few, int(MANY * scale)))):
             share = count // len(databases)
             width = BUCKETS // len(databases)
             async with asyncio.TaskGroup() as group:
