@@ -81,8 +81,10 @@ class ScriptedWorker:
 
     async def report(self, *outcomes: pb.Outcome) -> list["pb.Receipt.Result.ValueType"]:
         """Reports and waits for the receipts, in the order of the outcomes."""
-        await self.send(pb.WorkRequest(report=pb.Report(outcomes=outcomes)))
         tokens = [outcome.lease_token for outcome in outcomes]
+        for token in tokens:  # the answer to an earlier report is not the answer to this one
+            self.receipts.pop(token, None)
+        await self.send(pb.WorkRequest(report=pb.Report(outcomes=outcomes)))
         await self.until(lambda: all(token in self.receipts for token in tokens), "receipts", seconds=10)
         return [self.receipts[token] for token in tokens]
 

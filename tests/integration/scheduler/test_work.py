@@ -144,7 +144,7 @@ async def test_released_and_stale(shared: Shared) -> None:
         (lease,) = await one.take(1)
         receipts = await one.report(released(lease.lease_token), graded("17-stale"))
         assert receipts == [pb.Receipt.RETURNED, pb.Receipt.STALE_LEASE]
-        assert await one.report(graded(lease.lease_token)) == [pb.Receipt.RETURNED]
+        assert await one.report(graded(lease.lease_token)) == [pb.Receipt.STALE_LEASE]
         (again,) = await one.take(1)
         assert (again.task, again.attempt) == (lease.task, 1)
 
