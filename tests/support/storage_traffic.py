@@ -77,6 +77,15 @@ class Traffic:
         self.cancelled.add(rows[0].submission_id)
         await self._must_show(rows[:1], cancelled.positions, records_pb2.TaskRecord.CANCELLED)
 
+    async def fill(self, each: int) -> None:
+        """So many graded submissions of each author, in one call."""
+        rows = [new_submission(tenant=self.tenant, author=author) for author in self.authors * each]
+        await self._create(rows)
+        request = pb.CommitOutcomesRequest(outcomes=map(graded, rows))
+        committed = await self.storage.writer.CommitOutcomes(request)
+        assert set(committed.results) == {pb.CommitOutcomesResponse.COMMITTED}
+        self.graded.update(row.submission_id for row in rows)
+
     def _took(self, began: float) -> None:
         self.longest_write_seconds = max(self.longest_write_seconds, time.perf_counter() - began)
 

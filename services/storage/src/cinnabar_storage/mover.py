@@ -178,6 +178,8 @@ class Mover:
     async def _hand_over(self, move: Move, source: MovingShard, target: MovingShard) -> None:
         bucket = [move.bucket]
         loop = asyncio.get_running_loop()
+        # Before the fence, as all that can be: writers wait from there on.
+        epoch = await self._ledger.new_epoch((await source.holdings(bucket))[move.bucket].epoch)
         for _ in range(_ROUNDS):
             while await self._catch_up(bucket, source, target, bucket) > _FEW_CHANGES:
                 pass
@@ -185,8 +187,8 @@ class Mover:
                 await asyncio.sleep(_BUSY_SECONDS)
                 await self._catch_up(bucket, source, target, bucket)
             await self._at_step("fence", move.bucket)
-            began = loop.time()
             await self._ledger.advance(bucket, MoveStep.FENCED)
+            began = loop.time()
             await source.fence(move.bucket, self._term)
             await self._at_step("last", move.bucket)
             while await self._catch_up(bucket, source, target, bucket):
@@ -197,10 +199,9 @@ class Mover:
             await source.begin(bucket, self._term)
         else:
             raise DependencyUnavailable("bucket")
-        held = await source.holdings(bucket)
-        epoch = await self._ledger.new_epoch(held[move.bucket].epoch)
         await self._at_step("accept", move.bucket)
         await target.accept(move.bucket, self._term, epoch)
+        stalled = loop.time() - began
         await self._at_step("release", move.bucket)
         await self._finish(move, source)
         log.info(
@@ -209,7 +210,7 @@ class Mover:
                 "bucket": move.bucket,
                 "to_shard": move.to_shard,
                 "epoch": epoch,
-                "stalled_ms": round((loop.time() - began) * 1000, 1),
+                "stalled_ms": round(stalled * 1000, 1),
             },
         )
 
