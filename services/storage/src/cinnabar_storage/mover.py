@@ -172,7 +172,7 @@ class Mover:
             if row_ids:
                 await self._carry(table, row_ids, source, target, buckets)
         # After the rows: a note that is dropped is a row that is there.
-        await source.drop_changes([change.change_id for change in changes])
+        await source.drop_changes(changes)
         return len(changes)
 
     async def _hand_over(self, move: Move, source: MovingShard, target: MovingShard) -> None:

@@ -117,10 +117,10 @@ class MovingShard(Protocol):
         ...
 
     async def changes(self, buckets: Collection[int], limit: int) -> list[Change]:
-        """The first notes."""
+        """Some notes, at most so many, of each bucket the earliest."""
         ...
 
-    async def drop_changes(self, change_ids: Sequence[int]) -> None:
+    async def drop_changes(self, changes: Sequence[Change]) -> None:
         """Removes notes."""
         ...
 

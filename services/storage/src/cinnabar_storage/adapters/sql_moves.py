@@ -78,9 +78,12 @@ SELECT max(id) FROM chosen
 """
 _CHANGES = """
 SELECT change_id, bucket, source, row_id FROM bucket_changes
-WHERE bucket = ANY($1::smallint[]) ORDER BY change_id LIMIT $2
+WHERE bucket = ANY($1::smallint[]) ORDER BY bucket, change_id LIMIT $2
 """
-_DROP_CHANGES = "DELETE FROM bucket_changes WHERE change_id = ANY($1::bigint[])"
+_DROP_CHANGES = """
+DELETE FROM bucket_changes c USING unnest($1::smallint[], $2::bigint[]) AS seen(bucket, change_id)
+WHERE c.bucket = seen.bucket AND c.change_id = seen.change_id
+"""
 _FORGET = """
 WITH forgotten AS (
     DELETE FROM buckets WHERE bucket = ANY($1::smallint[]) AND state = 5 RETURNING bucket
@@ -181,8 +184,10 @@ class SqlMovingShard:
         rows = await self._server.run(lambda driver: driver.fetch(_CHANGES, list(buckets), limit))
         return [Change._make(row) for row in rows]
 
-    async def drop_changes(self, change_ids: Sequence[int]) -> None:
-        await self._server.run(lambda driver: driver.fetchval(_DROP_CHANGES, change_ids))
+    async def drop_changes(self, changes: Sequence[Change]) -> None:
+        buckets = [change.bucket for change in changes]
+        change_ids = [change.change_id for change in changes]
+        await self._server.run(lambda driver: driver.fetchval(_DROP_CHANGES, buckets, change_ids))
 
     async def wipe(self, table: str, buckets: BucketSet, after: str) -> str | None:
         async def work(driver: Driver) -> str | None:

@@ -421,7 +421,8 @@ bucket_changes = Table(
     Column("bucket", SmallInteger, nullable=False),
     _id("source"),
     _id("row_id"),
-    PrimaryKeyConstraint("change_id", name="bucket_changes_pkey"),
+    # The notes of one bucket are read while its writers wait, among those of all others that move.
+    PrimaryKeyConstraint("bucket", "change_id", name="bucket_changes_pkey"),
 )
 
 # Moves that are planned or under way, in order; only the table of shard 0 is used.

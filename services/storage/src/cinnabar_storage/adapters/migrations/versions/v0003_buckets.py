@@ -37,7 +37,7 @@ _TABLES = (
         bucket smallint NOT NULL,
         source text COLLATE "C" NOT NULL,
         row_id text COLLATE "C" NOT NULL,
-        PRIMARY KEY (change_id)
+        PRIMARY KEY (bucket, change_id)
     )
     """,
     """
