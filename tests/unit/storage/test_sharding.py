@@ -28,12 +28,6 @@ def test_an_id_alone_says_its_shard() -> None:
     assert two.shard_of_id("nonsense") is None
 
 
-def test_keys_are_grouped_once_and_bad_ones_left_out() -> None:
-    low, high = new_id(Bucket(1)), new_id(Bucket(1000))
-    groups = ShardMap.contiguous(2).by_shard([low, "bad", high, low], lambda key: key)
-    assert groups == {0: [low], 1: [high]}
-
-
 def test_a_shard_that_is_not_there_any_more_asks_for_nothing() -> None:
     positions = MinPositions([Position(7, Lsn(5), 3), Position(0, Lsn(9), 2)])
     assert (positions.of(0), positions.of(1), positions.epoch) == (9, 0, 3)

@@ -7,7 +7,7 @@ that claim knows better than whoever has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -142,15 +142,6 @@ class ShardMap:
         """Index of the shard that keeps a submission or revision; None for what is no id of ours."""
         bucket = id_bucket(text)
         return None if bucket is None else self.owners[bucket]
-
-    def by_shard(self, keys: Iterable[K], id_of: Callable[[K], str]) -> dict[int, list[K]]:
-        """``keys`` without repetitions, by the shard of their id; those that cannot exist are left out."""
-        groups: dict[int, list[K]] = {}
-        for key in dict.fromkeys(keys):
-            shard = self.shard_of_id(id_of(key))
-            if shard is not None:
-                groups.setdefault(shard, []).append(key)
-        return groups
 
     def owned_by(self, shard: int) -> BucketSet:
         """The buckets of one shard."""

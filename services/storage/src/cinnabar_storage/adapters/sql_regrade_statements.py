@@ -97,14 +97,6 @@ LOCK = """
 SELECT submission_id, revision_id FROM submissions
 WHERE tenant = $1 AND submission_id = ANY($2) ORDER BY submission_id FOR UPDATE
 """
-LOCK_TASKS = """
-SELECT item_id, generation, state, shadow FROM tasks
-WHERE tenant = $1 AND submission_id = $2 ORDER BY item_id FOR UPDATE
-"""
-GENERATIONS = """
-SELECT item_id, max(generation) FROM grades
-WHERE tenant = $1 AND submission_id = $2 AND kind <> 3 GROUP BY item_id
-"""
 CANDIDATES = """
 SELECT submission_id, item_id, coalesce(g.generation, 0), coalesce(g.kind, 0)::int, coalesce(g.score, 0),
        coalesce(g.revision_id, ''), greatest(g.last, t.generation), coalesce(t.state, 0)::int,

@@ -13,6 +13,7 @@ from typing import Any
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound, StateForbids
 from cinnabar_storage.adapters import sql_regrade_statements as statements
 from cinnabar_storage.adapters.sql_reads import held_args, open_task
+from cinnabar_storage.adapters.sql_reviews import CURRENT_GENERATIONS, LOCK_TASKS
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.candidates import choose, last_fitting
@@ -277,9 +278,9 @@ def _page_arguments(regrade: Regrade, after: str, limit: int) -> tuple[object, .
 
 async def _etag(driver: Driver, wanted: Reopening) -> str:
     """Of the submission, which is locked; so are its tasks, for graders do not need the former."""
-    args = (wanted.tenant, wanted.submission_id)
-    tasks = await driver.fetch(statements.LOCK_TASKS, *args)
-    counting = {row[0]: row[1] for row in await driver.fetch(statements.GENERATIONS, *args)}
+    args = (wanted.submission_id, wanted.tenant)
+    tasks = await driver.fetch(LOCK_TASKS, *args)
+    counting = {row[0]: row[1] for row in await driver.fetch(CURRENT_GENERATIONS, *args)}
     visible = [(row[0], row[1], row[2]) for row in tasks if not row[3] and row[1] > counting.get(row[0], 0)]
     return etag_from(visible, counting.items())
 
