@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from cinnabar_common.errors import DependencyUnavailable
 from cinnabar_common.names import BUCKETS, Bucket, id_bucket
 from cinnabar_storage.records import Lsn
-
-K = TypeVar("K")
 
 
 class BucketState(IntEnum):
