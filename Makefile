@@ -18,25 +18,25 @@ up: .venv/synced ## bring the suite up and keep it running
 down: .venv/synced ## stop a running suite
 	$(BIN)/python -m cinnabar_local down
 
-test: .venv/synced ## everything that must hold before a change lands
+test: .venv/tested ## everything that must hold before a change lands
 	@mkdir -p build; nice $(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
 	$(BIN)/pytest -n $(TEST_WORKERS); tests=$$?; \
 	wait $$lint || { cat build/lint.txt; exit 1; }; \
 	exit $$tests
 
-unit: .venv/synced ## the tests that need no server
+unit: .venv/tested ## the tests that need no server
 	$(BIN)/pytest tests/unit
 
-e2e: .venv/synced ## the whole suite through Envoy
+e2e: .venv/tested ## the whole suite through Envoy
 	$(BIN)/pytest tests/tour tests/e2e tests/chaos
 
-chaos: .venv/synced ## the chaos campaign, in its long form (CHAOS_SECONDS, CHAOS_SEED)
+chaos: .venv/tested ## the chaos campaign, in its long form (CHAOS_SECONDS, CHAOS_SEED)
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(BIN)/pytest tests/chaos -s
 
-bench: .venv/synced ## measure; `make bench ONLY=name,name` for some
+bench: .venv/tested ## measure; `make bench ONLY=name,name` for some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
-lint: .venv/synced ## formats, types, contracts, protos
+lint: .venv/tested ## formats, types, contracts, protos
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/basedpyright
@@ -57,6 +57,10 @@ clean: ## remove everything that is made
 
 .venv/synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install -q --disable-pip-version-check uv==$(UV_VERSION); }
+	$(BIN)/uv sync --frozen --quiet --no-group servers
+	@touch $@
+
+.venv/tested: .venv/synced
 	$(BIN)/uv sync --frozen --quiet
 	@touch $@
 

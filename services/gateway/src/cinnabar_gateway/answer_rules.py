@@ -16,6 +16,7 @@ from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import UploadName
+from cinnabar_common.queues import queue_of
 from cinnabar_gateway import records
 from cinnabar_gateway.assignment_rules import MAX_UNIT
 from cinnabar_gateway.records import TaskPlan
@@ -109,7 +110,7 @@ class AnswerRules:
 
 def _rule(item: Item, revision_id: str) -> _ItemRule:
     kind = item.WhichOneof("grader") or ""
-    plan = TaskPlan(item.item, kind.replace("_", "-"), f"{revision_id}/{item.item}")
+    plan = TaskPlan(item.item, queue_of(item), f"{revision_id}/{item.item}")
     options = frozenset(option.id for option in item.choice.options)
     field = _FIELD_OF[kind]
     fits = {"text": _text_fits, "number": _number_fits}.get(field)

@@ -13,6 +13,7 @@ from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
 from cinnabar_common import pagination
 from cinnabar_common.errors import FieldViolation, InvalidRequest, PageTokenInvalid
 from cinnabar_common.names import ID_RULE, is_id
+from cinnabar_common.queues import queue_of
 from cinnabar_gateway import convert, records
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.histories import Histories
@@ -31,7 +32,7 @@ _CRITERION = "override"
 def items_of(revision: records.Assignment) -> dict[str, ItemFacts]:
     """The items of a revision by id."""
     return {
-        item.item: ItemFacts(item.points, (item.WhichOneof("grader") or "").replace("_", "-"))
+        item.item: ItemFacts(item.points, queue_of(item))
         for item in Assignment.FromString(revision.spec).items
     }
 

@@ -7,6 +7,7 @@ from enum import Enum, IntEnum
 from typing import NewType
 
 from cinnabar_common.names import split_task_id
+from cinnabar_common.queues import KNOWN
 
 LeaseToken = NewType("LeaseToken", str)
 QueueName = NewType("QueueName", str)
@@ -18,7 +19,7 @@ def fence_of(token: LeaseToken) -> int:
 
 
 # Queues that exist from the first start on, one for each kind of item.
-KNOWN_QUEUES = tuple(QueueName(name) for name in ("choice", "numeric", "text", "free-text"))
+KNOWN_QUEUES = tuple(map(QueueName, KNOWN))
 
 
 class HeadStart(IntEnum):

@@ -11,17 +11,15 @@ from functools import lru_cache
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Grade
+from cinnabar_common.queues import queue_of
 from cinnabar_storage.regrade_records import ItemPlan
 from cinnabar_storage.regrade_report import GradeParts, Scored
 
 
 @lru_cache(maxsize=64)
 def item_plans(spec: bytes) -> Mapping[str, ItemPlan]:
-    """By item of a serialized ``cinnabar.gateway.v1.Assignment``; its queue is named after its grader."""
-    return {
-        item.item: ItemPlan((item.WhichOneof("grader") or "").replace("_", "-"), item.points)
-        for item in Assignment.FromString(spec).items
-    }
+    """By item of a serialized ``cinnabar.gateway.v1.Assignment``."""
+    return {item.item: ItemPlan(queue_of(item), item.points) for item in Assignment.FromString(spec).items}
 
 
 def grade_parts(grade: bytes) -> GradeParts:

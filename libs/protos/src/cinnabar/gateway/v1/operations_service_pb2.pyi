@@ -1121,3 +1121,163 @@ class GetErasureRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetErasureRequest: _TypeAlias = GetErasureRequest  # noqa: Y015
+
+@_typing.final
+class ListModelProvidersRequest(_message.Message):
+    """Request of ListModelProviders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelProvidersRequest: _TypeAlias = ListModelProvidersRequest  # noqa: Y015
+
+@_typing.final
+class ListModelProvidersResponse(_message.Message):
+    """Response of ListModelProviders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelProvider]:
+        """By name."""
+
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelBudget]:
+        """The tenant first, then its courses and assignments by name."""
+
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[Global___ModelProvider] | None = ...,
+        budgets: _abc.Iterable[Global___ModelBudget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelProvidersResponse: _TypeAlias = ListModelProvidersResponse  # noqa: Y015
+
+@_typing.final
+class ModelProvider(_message.Message):
+    """A provider of language models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Breaker:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _BreakerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelProvider._Breaker.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BREAKER_UNSPECIFIED: ModelProvider._Breaker.ValueType  # 0
+        """Never sent."""
+        CLOSED: ModelProvider._Breaker.ValueType  # 1
+        """Calls go through."""
+        OPEN: ModelProvider._Breaker.ValueType  # 2
+        """The provider does not answer; graders fall back."""
+        HALF_OPEN: ModelProvider._Breaker.ValueType  # 3
+        """One call is trying."""
+
+    class Breaker(_Breaker, metaclass=_BreakerEnumTypeWrapper):
+        """State of the circuit breaker."""
+
+    BREAKER_UNSPECIFIED: ModelProvider.Breaker.ValueType  # 0
+    """Never sent."""
+    CLOSED: ModelProvider.Breaker.ValueType  # 1
+    """Calls go through."""
+    OPEN: ModelProvider.Breaker.ValueType  # 2
+    """The provider does not answer; graders fall back."""
+    HALF_OPEN: ModelProvider.Breaker.ValueType  # 3
+    """One call is trying."""
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Its name."""
+    breaker: Global___ModelProvider.Breaker.ValueType
+    """Its breaker."""
+    failures: _builtins.int
+    """Failures in a row."""
+    calls: _builtins.int
+    """Calls under way."""
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next call is tried; absent while the breaker is closed."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        breaker: Global___ModelProvider.Breaker.ValueType = ...,
+        failures: _builtins.int = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+        calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "failures", b"failures", "provider", b"provider", "retry_time", b"retry_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelProvider: _TypeAlias = ModelProvider  # noqa: Y015
+
+@_typing.final
+class ModelBudget(_message.Message):
+    """What may be spent on language models, and what is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_FIELD_NUMBER: _builtins.int
+    TOKENS_USED_FIELD_NUMBER: _builtins.int
+    COST_LIMIT_MICROS_FIELD_NUMBER: _builtins.int
+    COST_USED_MICROS_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """Empty for the tenant; "courses/{course}" or
+    "courses/{course}/assignments/{assignment}".
+    """
+    token_limit: _builtins.int
+    """Most tokens; 0 means without a limit."""
+    tokens_used: _builtins.int
+    """Tokens spent, and reserved by calls under way."""
+    cost_limit_micros: _builtins.int
+    """Most money, in millionths of the currency; 0 means without a limit."""
+    cost_used_micros: _builtins.int
+    """Money spent and reserved, in millionths."""
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When counting begins anew; absent when it does not."""
+
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        token_limit: _builtins.int = ...,
+        tokens_used: _builtins.int = ...,
+        cost_limit_micros: _builtins.int = ...,
+        cost_used_micros: _builtins.int = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_limit_micros", b"cost_limit_micros", "cost_used_micros", b"cost_used_micros", "reset_time", b"reset_time", "scope", b"scope", "token_limit", b"token_limit", "tokens_used", b"tokens_used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelBudget: _TypeAlias = ModelBudget  # noqa: Y015

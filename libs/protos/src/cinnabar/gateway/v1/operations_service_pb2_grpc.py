@@ -100,6 +100,11 @@ class OperationsServiceStub:
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
                 _registered_method=True)
+        self.ListModelProviders = channel.unary_unary(
+                '/cinnabar.gateway.v1.OperationsService/ListModelProviders',
+                request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersResponse.FromString,
+                _registered_method=True)
         self.GetHealth = channel.unary_unary(
                 '/cinnabar.gateway.v1.OperationsService/GetHealth',
                 request_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetHealthRequest.SerializeToString,
@@ -213,6 +218,14 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModelProviders(self, request, context):
+        """Providers of language models as the graders know them, and what the caller's
+        tenant has spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHealth(self, request, context):
         """Health of the suite as this gateway sees it; open to everybody. When a
         check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -289,6 +302,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.GetErasure,
                     request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.FromString,
                     response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.SerializeToString,
+            ),
+            'ListModelProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelProviders,
+                    request_deserializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersRequest.FromString,
+                    response_serializer=cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersResponse.SerializeToString,
             ),
             'GetHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHealth,
@@ -648,6 +666,33 @@ class OperationsService:
             '/cinnabar.gateway.v1.OperationsService/GetErasure',
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.GetErasureRequest.SerializeToString,
             cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.Erasure.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.gateway.v1.OperationsService/ListModelProviders',
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersRequest.SerializeToString,
+            cinnabar_dot_gateway_dot_v1_dot_operations__service__pb2.ListModelProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

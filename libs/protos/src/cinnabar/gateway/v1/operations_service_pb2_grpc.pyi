@@ -77,6 +77,10 @@ class OperationsServiceStub:
     """
     GetErasure: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetErasureRequest, _operations_service_pb2.Erasure]
     """The proof of an erasure, or how far it is."""
+    ListModelProviders: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListModelProvidersRequest, _operations_service_pb2.ListModelProvidersResponse]
+    """Providers of language models as the graders know them, and what the caller's
+    tenant has spent.
+    """
     GetHealth: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]
     """Health of the suite as this gateway sees it; open to everybody. When a
     check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -132,6 +136,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """
     GetErasure: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetErasureRequest, _operations_service_pb2.Erasure]  # type: ignore[assignment]
     """The proof of an erasure, or how far it is."""
+    ListModelProviders: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListModelProvidersRequest, _operations_service_pb2.ListModelProvidersResponse]  # type: ignore[assignment]
+    """Providers of language models as the graders know them, and what the caller's
+    tenant has spent.
+    """
     GetHealth: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetHealthRequest, _operations_service_pb2.HealthReport]  # type: ignore[assignment]
     """Health of the suite as this gateway sees it; open to everybody. When a
     check fails the call fails with UNAVAILABLE (HTTP 503) and the report is
@@ -262,6 +270,16 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.Erasure, _abc.Awaitable[_operations_service_pb2.Erasure]]:
         """The proof of an erasure, or how far it is."""
+
+    @_abc_1.abstractmethod
+    def ListModelProviders(
+        self,
+        request: _operations_service_pb2.ListModelProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListModelProvidersResponse, _abc.Awaitable[_operations_service_pb2.ListModelProvidersResponse]]:
+        """Providers of language models as the graders know them, and what the caller's
+        tenant has spent.
+        """
 
     @_abc_1.abstractmethod
     def GetHealth(

@@ -274,6 +274,7 @@ class ItemResult(_message.Message):
     GRADE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Id of the item."""
     state: Global___ItemResult.State.ValueType
@@ -286,6 +287,12 @@ class ItemResult(_message.Message):
     def grade(self) -> _grade_pb2.Grade:
         """The grade, when there is one."""
 
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[_grade_pb2.TestResult]:
+        """Tests of a program that are finished, while others still run; empty as soon
+        as the grade is there. Hidden ones as in `TestResult`.
+        """
+
     def __init__(
         self,
         *,
@@ -294,10 +301,11 @@ class ItemResult(_message.Message):
         grade: _grade_pb2.Grade | None = ...,
         generation: _builtins.int = ...,
         overridden: _builtins.bool = ...,
+        progress: _abc.Iterable[_grade_pb2.TestResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "grade", b"grade", "item", b"item", "overridden", b"overridden", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "grade", b"grade", "item", b"item", "overridden", b"overridden", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from cinnabar.grader.v1 import item_pb2 as cinnabar_dot_grader_dot_v1_dot_item__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63innabar/grader/v1/grade.proto\x12\x12\x63innabar.grader.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8e\x03\n\x06\x41nswer\x12\x12\n\x04item\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x33\n\x06\x63hoice\x18\x03 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.ChoiceH\x00\x12\x33\n\x06number\x18\x04 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.NumberH\x00\x12/\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x1f.cinnabar.grader.v1.Answer.FileH\x00\x1a\x1f\n\x06\x43hoice\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x06Number\x12\x13\n\x05value\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04unit\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x1ah\n\x04\x46ile\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x42\x07\n\x05value\">\n\tAnswerSet\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\"\xf1\x01\n\x05Grade\x12\x13\n\x05score\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12:\n\x08\x63riteria\x18\x03 \x03(\x0b\x32\".cinnabar.grader.v1.CriterionScoreB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cneeds_review\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66lags\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\tartifacts\x18\x07 \x03(\x0b\x32\x1c.cinnabar.grader.v1.ArtifactB\x04\xe2\x41\x01\x01\"\x81\x01\n\x08\x41rtifact\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"\xc3\x01\n\x0e\x43riterionScore\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\nprovenance\x18\x05 \x01(\x0b\x32\x1e.cinnabar.grader.v1.ProvenanceB\x04\xe2\x41\x01\x02\x12\x18\n\nconfidence\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\"\x99\x01\n\nProvenance\x12\x14\n\x06grader\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66\x61llback\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63innabar/grader/v1/grade.proto\x12\x12\x63innabar.grader.v1\x1a\x1d\x63innabar/grader/v1/item.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfc\x03\n\x06\x41nswer\x12\x12\n\x04item\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x33\n\x06\x63hoice\x18\x03 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.ChoiceH\x00\x12\x33\n\x06number\x18\x04 \x01(\x0b\x32!.cinnabar.grader.v1.Answer.NumberH\x00\x12/\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x1f.cinnabar.grader.v1.Answer.FileH\x00\x12/\n\x04\x63ode\x18\x06 \x01(\x0b\x32\x1f.cinnabar.grader.v1.Answer.CodeH\x00\x1a\x1f\n\x06\x43hoice\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x06Number\x12\x13\n\x05value\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04unit\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x1ah\n\x04\x46ile\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x1a;\n\x04\x43ode\x12\x33\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1e.cinnabar.grader.v1.SourceFileB\x04\xe2\x41\x01\x02\x42\x07\n\x05value\">\n\tAnswerSet\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cinnabar.grader.v1.AnswerB\x04\xe2\x41\x01\x02\"\xc0\x02\n\x05Grade\x12\x13\n\x05score\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12:\n\x08\x63riteria\x18\x03 \x03(\x0b\x32\".cinnabar.grader.v1.CriterionScoreB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cneeds_review\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66lags\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x35\n\tartifacts\x18\x07 \x03(\x0b\x32\x1c.cinnabar.grader.v1.ArtifactB\x04\xe2\x41\x01\x01\x12\x33\n\x05tests\x18\x08 \x03(\x0b\x32\x1e.cinnabar.grader.v1.TestResultB\x04\xe2\x41\x01\x01\x12\x18\n\nupgradable\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xc7\x04\n\nTestResult\x12\x12\n\x04test\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12=\n\x07verdict\x18\x03 \x01(\x0e\x32&.cinnabar.grader.v1.TestResult.VerdictB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x04 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x17\n\tmax_score\x18\x05 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06hidden\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x15\n\x07message\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06output\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06signal\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x08\x63pu_time\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x32\n\twall_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cmemory_bytes\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x01\"\xc6\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\x10\n\x0cWRONG_ANSWER\x10\x02\x12\x0e\n\nTIME_LIMIT\x10\x03\x12\x10\n\x0cMEMORY_LIMIT\x10\x04\x12\x10\n\x0cOUTPUT_LIMIT\x10\x05\x12\x11\n\rRUNTIME_ERROR\x10\x06\x12\x11\n\rCOMPILE_ERROR\x10\x07\x12\r\n\tFORBIDDEN\x10\x08\x12\x0c\n\x08INTERNAL\x10\t\x12\x0b\n\x07NOT_RUN\x10\n\"\x81\x01\n\x08\x41rtifact\x12\x14\n\x06upload\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"\xdb\x01\n\x0e\x43riterionScore\x12\x17\n\tcriterion\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05score\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x17\n\tmax_score\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x38\n\nprovenance\x18\x05 \x01(\x0b\x32\x1e.cinnabar.grader.v1.ProvenanceB\x04\xe2\x41\x01\x02\x12\x18\n\nconfidence\x18\x06 \x01(\x01\x42\x04\xe2\x41\x01\x01\x12\x16\n\x08\x65vidence\x18\x07 \x03(\tB\x04\xe2\x41\x01\x01\"\x87\x02\n\nProvenance\x12\x14\n\x06grader\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66\x61llback\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06shared\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cinput_tokens\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1b\n\routput_tokens\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER_FILE'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
   _globals['_ANSWER_FILE'].fields_by_name['sha256']._loaded_options = None
   _globals['_ANSWER_FILE'].fields_by_name['sha256']._serialized_options = b'\342A\001\003'
+  _globals['_ANSWER_CODE'].fields_by_name['files']._loaded_options = None
+  _globals['_ANSWER_CODE'].fields_by_name['files']._serialized_options = b'\342A\001\002'
   _globals['_ANSWER'].fields_by_name['item']._loaded_options = None
   _globals['_ANSWER'].fields_by_name['item']._serialized_options = b'\342A\001\002'
   _globals['_ANSWERSET'].fields_by_name['answers']._loaded_options = None
@@ -65,6 +68,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRADE'].fields_by_name['flags']._serialized_options = b'\342A\001\001'
   _globals['_GRADE'].fields_by_name['artifacts']._loaded_options = None
   _globals['_GRADE'].fields_by_name['artifacts']._serialized_options = b'\342A\001\001'
+  _globals['_GRADE'].fields_by_name['tests']._loaded_options = None
+  _globals['_GRADE'].fields_by_name['tests']._serialized_options = b'\342A\001\001'
+  _globals['_GRADE'].fields_by_name['upgradable']._loaded_options = None
+  _globals['_GRADE'].fields_by_name['upgradable']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['test']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['test']._serialized_options = b'\342A\001\002'
+  _globals['_TESTRESULT'].fields_by_name['title']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['title']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['verdict']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['verdict']._serialized_options = b'\342A\001\002'
+  _globals['_TESTRESULT'].fields_by_name['score']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['score']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['max_score']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['max_score']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['hidden']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['hidden']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['message']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['message']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['output']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['output']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['signal']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['signal']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['cpu_time']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['cpu_time']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['wall_time']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['wall_time']._serialized_options = b'\342A\001\001'
+  _globals['_TESTRESULT'].fields_by_name['memory_bytes']._loaded_options = None
+  _globals['_TESTRESULT'].fields_by_name['memory_bytes']._serialized_options = b'\342A\001\001'
   _globals['_ARTIFACT'].fields_by_name['upload']._loaded_options = None
   _globals['_ARTIFACT'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
   _globals['_ARTIFACT'].fields_by_name['title']._loaded_options = None
@@ -87,6 +118,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CRITERIONSCORE'].fields_by_name['provenance']._serialized_options = b'\342A\001\002'
   _globals['_CRITERIONSCORE'].fields_by_name['confidence']._loaded_options = None
   _globals['_CRITERIONSCORE'].fields_by_name['confidence']._serialized_options = b'\342A\001\001'
+  _globals['_CRITERIONSCORE'].fields_by_name['evidence']._loaded_options = None
+  _globals['_CRITERIONSCORE'].fields_by_name['evidence']._serialized_options = b'\342A\001\001'
   _globals['_PROVENANCE'].fields_by_name['grader']._loaded_options = None
   _globals['_PROVENANCE'].fields_by_name['grader']._serialized_options = b'\342A\001\002'
   _globals['_PROVENANCE'].fields_by_name['version']._loaded_options = None
@@ -97,22 +130,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCE'].fields_by_name['fallback']._serialized_options = b'\342A\001\001'
   _globals['_PROVENANCE'].fields_by_name['duration']._loaded_options = None
   _globals['_PROVENANCE'].fields_by_name['duration']._serialized_options = b'\342A\001\001'
-  _globals['_ANSWER']._serialized_start=120
-  _globals['_ANSWER']._serialized_end=518
-  _globals['_ANSWER_CHOICE']._serialized_start=321
-  _globals['_ANSWER_CHOICE']._serialized_end=352
-  _globals['_ANSWER_NUMBER']._serialized_start=354
-  _globals['_ANSWER_NUMBER']._serialized_end=403
-  _globals['_ANSWER_FILE']._serialized_start=405
-  _globals['_ANSWER_FILE']._serialized_end=509
-  _globals['_ANSWERSET']._serialized_start=520
-  _globals['_ANSWERSET']._serialized_end=582
-  _globals['_GRADE']._serialized_start=585
-  _globals['_GRADE']._serialized_end=826
-  _globals['_ARTIFACT']._serialized_start=829
-  _globals['_ARTIFACT']._serialized_end=958
-  _globals['_CRITERIONSCORE']._serialized_start=961
-  _globals['_CRITERIONSCORE']._serialized_end=1156
-  _globals['_PROVENANCE']._serialized_start=1159
-  _globals['_PROVENANCE']._serialized_end=1312
+  _globals['_PROVENANCE'].fields_by_name['fallback_reason']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['fallback_reason']._serialized_options = b'\342A\001\001'
+  _globals['_PROVENANCE'].fields_by_name['shared']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['shared']._serialized_options = b'\342A\001\001'
+  _globals['_PROVENANCE'].fields_by_name['input_tokens']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['input_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_PROVENANCE'].fields_by_name['output_tokens']._loaded_options = None
+  _globals['_PROVENANCE'].fields_by_name['output_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_ANSWER']._serialized_start=151
+  _globals['_ANSWER']._serialized_end=659
+  _globals['_ANSWER_CHOICE']._serialized_start=401
+  _globals['_ANSWER_CHOICE']._serialized_end=432
+  _globals['_ANSWER_NUMBER']._serialized_start=434
+  _globals['_ANSWER_NUMBER']._serialized_end=483
+  _globals['_ANSWER_FILE']._serialized_start=485
+  _globals['_ANSWER_FILE']._serialized_end=589
+  _globals['_ANSWER_CODE']._serialized_start=591
+  _globals['_ANSWER_CODE']._serialized_end=650
+  _globals['_ANSWERSET']._serialized_start=661
+  _globals['_ANSWERSET']._serialized_end=723
+  _globals['_GRADE']._serialized_start=726
+  _globals['_GRADE']._serialized_end=1046
+  _globals['_TESTRESULT']._serialized_start=1049
+  _globals['_TESTRESULT']._serialized_end=1632
+  _globals['_TESTRESULT_VERDICT']._serialized_start=1434
+  _globals['_TESTRESULT_VERDICT']._serialized_end=1632
+  _globals['_ARTIFACT']._serialized_start=1635
+  _globals['_ARTIFACT']._serialized_end=1764
+  _globals['_CRITERIONSCORE']._serialized_start=1767
+  _globals['_CRITERIONSCORE']._serialized_end=1986
+  _globals['_PROVENANCE']._serialized_start=1989
+  _globals['_PROVENANCE']._serialized_end=2252
 # @@protoc_insertion_point(module_scope)

@@ -3,11 +3,13 @@
 isort:skip_file
 """
 
+from cinnabar.grader.v1 import item_pb2 as _item_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -105,15 +107,40 @@ class Answer(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Code(_message.Message):
+        """The files of a program."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FILES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def files(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.SourceFile]:
+            """At least one, at most 50, together at most 256 KiB."""
+
+        def __init__(
+            self,
+            *,
+            files: _abc.Iterable[_item_pb2.SourceFile] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ITEM_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Id of the item that is answered."""
     text: _builtins.str
-    """For text and free-text items, at most 256 KiB of UTF-8. May be empty."""
+    """For text and free-text items, and code of one file; at most 256 KiB of
+    UTF-8. May be empty.
+    """
     @_builtins.property
     def choice(self) -> Global___Answer.Choice:
         """For choice items."""
@@ -124,7 +151,13 @@ class Answer(_message.Message):
 
     @_builtins.property
     def file(self) -> Global___Answer.File:
-        """For text and free-text items, instead of `text`: UTF-8, at most 16 MiB."""
+        """For text, free-text and code items, instead of `text`: UTF-8, at most 16
+        MiB. For code also a zip archive ("application/zip") of its files.
+        """
+
+    @_builtins.property
+    def code(self) -> Global___Answer.Code:
+        """For code items."""
 
     def __init__(
         self,
@@ -134,12 +167,13 @@ class Answer(_message.Message):
         choice: Global___Answer.Choice | None = ...,
         number: Global___Answer.Number | None = ...,
         file: Global___Answer.File | None = ...,
+        code: Global___Answer.Code | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "file", b"file", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "file", b"file", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "file", b"file", "item", b"item", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "file", b"file", "item", b"item", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "choice", "number", "file"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "choice", "number", "file", "code"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
@@ -182,6 +216,8 @@ class Grade(_message.Message):
     NEEDS_REVIEW_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    UPGRADABLE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Points earned, 0 to `max_score`."""
     max_score: _builtins.float
@@ -190,6 +226,10 @@ class Grade(_message.Message):
     """What the student reads about the answer as a whole."""
     needs_review: _builtins.bool
     """A person should look at this grade."""
+    upgradable: _builtins.bool
+    """A fallback made some score of it, and the item wishes it graded again when
+    the grader that should have made it is there again.
+    """
     @_builtins.property
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionScore]:
         """The parts of the score; at least one, and their sum is `score`."""
@@ -202,6 +242,10 @@ class Grade(_message.Message):
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
         """Large results that lie beside the service, at most 20."""
 
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
+        """Of code, each test in the order of the item; at most 1,000."""
+
     def __init__(
         self,
         *,
@@ -212,14 +256,153 @@ class Grade(_message.Message):
         needs_review: _builtins.bool = ...,
         flags: _abc.Iterable[_builtins.str] | None = ...,
         artifacts: _abc.Iterable[Global___Artifact] | None = ...,
+        tests: _abc.Iterable[Global___TestResult] | None = ...,
+        upgradable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "criteria", b"criteria", "feedback", b"feedback", "flags", b"flags", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "criteria", b"criteria", "feedback", b"feedback", "flags", b"flags", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score", "tests", b"tests", "upgradable", b"upgradable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Grade: _TypeAlias = Grade  # noqa: Y015
+
+@_typing.final
+class TestResult(_message.Message):
+    """How one test of a program went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TestResult._Verdict.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: TestResult._Verdict.ValueType  # 0
+        """Never sent."""
+        ACCEPTED: TestResult._Verdict.ValueType  # 1
+        """As expected, or better than nothing where a checker gives shares."""
+        WRONG_ANSWER: TestResult._Verdict.ValueType  # 2
+        """Ran to its end, with another result."""
+        TIME_LIMIT: TestResult._Verdict.ValueType  # 3
+        """Used more CPU, or more time by the clock, than it may."""
+        MEMORY_LIMIT: TestResult._Verdict.ValueType  # 4
+        """Used more memory than it may."""
+        OUTPUT_LIMIT: TestResult._Verdict.ValueType  # 5
+        """Wrote more than it may."""
+        RUNTIME_ERROR: TestResult._Verdict.ValueType  # 6
+        """Ended with an exception, an exit code other than 0, or by a signal."""
+        COMPILE_ERROR: TestResult._Verdict.ValueType  # 7
+        """Did not compile; no test was run."""
+        FORBIDDEN: TestResult._Verdict.ValueType  # 8
+        """Tried what no program may, and was stopped."""
+        INTERNAL: TestResult._Verdict.ValueType  # 9
+        """The test itself is broken: its checker or script. Earns nothing, leads
+        to a review.
+        """
+        NOT_RUN: TestResult._Verdict.ValueType  # 10
+        """Was not run any more, because the tests before took all the time that
+        the task has. Earns nothing.
+        """
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """What a run came to."""
+
+    VERDICT_UNSPECIFIED: TestResult.Verdict.ValueType  # 0
+    """Never sent."""
+    ACCEPTED: TestResult.Verdict.ValueType  # 1
+    """As expected, or better than nothing where a checker gives shares."""
+    WRONG_ANSWER: TestResult.Verdict.ValueType  # 2
+    """Ran to its end, with another result."""
+    TIME_LIMIT: TestResult.Verdict.ValueType  # 3
+    """Used more CPU, or more time by the clock, than it may."""
+    MEMORY_LIMIT: TestResult.Verdict.ValueType  # 4
+    """Used more memory than it may."""
+    OUTPUT_LIMIT: TestResult.Verdict.ValueType  # 5
+    """Wrote more than it may."""
+    RUNTIME_ERROR: TestResult.Verdict.ValueType  # 6
+    """Ended with an exception, an exit code other than 0, or by a signal."""
+    COMPILE_ERROR: TestResult.Verdict.ValueType  # 7
+    """Did not compile; no test was run."""
+    FORBIDDEN: TestResult.Verdict.ValueType  # 8
+    """Tried what no program may, and was stopped."""
+    INTERNAL: TestResult.Verdict.ValueType  # 9
+    """The test itself is broken: its checker or script. Earns nothing, leads
+    to a review.
+    """
+    NOT_RUN: TestResult.Verdict.ValueType  # 10
+    """Was not run any more, because the tests before took all the time that
+    the task has. Earns nothing.
+    """
+
+    TEST_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    MAX_SCORE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    WALL_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    test: _builtins.str
+    """Id of the test; of a script, made of its number."""
+    title: _builtins.str
+    """What the student reads."""
+    verdict: Global___TestResult.Verdict.ValueType
+    """What it came to."""
+    score: _builtins.float
+    """Points earned, 0 to `max_score`."""
+    max_score: _builtins.float
+    """Points of the test."""
+    hidden: _builtins.bool
+    """As in the item."""
+    message: _builtins.str
+    """What was wrong, in words for the student; at most 4 KiB. Empty for a
+    student when hidden.
+    """
+    output: _builtins.str
+    """The beginning of what the program wrote, at most 4 KiB. Empty for a student
+    when hidden.
+    """
+    signal: _builtins.str
+    """The signal that ended it, for example "SIGSEGV"."""
+    memory_bytes: _builtins.int
+    """Most memory used, in bytes; 0 when it could not be told."""
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """CPU time used."""
+
+    @_builtins.property
+    def wall_time(self) -> _duration_pb2.Duration:
+        """Time by the clock."""
+
+    def __init__(
+        self,
+        *,
+        test: _builtins.str = ...,
+        title: _builtins.str = ...,
+        verdict: Global___TestResult.Verdict.ValueType = ...,
+        score: _builtins.float = ...,
+        max_score: _builtins.float = ...,
+        hidden: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        output: _builtins.str = ...,
+        signal: _builtins.str = ...,
+        cpu_time: _duration_pb2.Duration | None = ...,
+        wall_time: _duration_pb2.Duration | None = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "wall_time", b"wall_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "hidden", b"hidden", "max_score", b"max_score", "memory_bytes", b"memory_bytes", "message", b"message", "output", b"output", "score", b"score", "signal", b"signal", "test", b"test", "title", b"title", "verdict", b"verdict", "wall_time", b"wall_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestResult: _TypeAlias = TestResult  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):
@@ -271,6 +454,7 @@ class CriterionScore(_message.Message):
     FEEDBACK_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     criterion: _builtins.str
     """Id of the criterion in the rubric; "answer" where there is no rubric."""
     score: _builtins.float
@@ -285,6 +469,12 @@ class CriterionScore(_message.Message):
     def provenance(self) -> Global___Provenance:
         """Who made this score."""
 
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Passages of the answer that the score rests on, word for word; at most 20,
+        each at most 1,000 characters.
+        """
+
     def __init__(
         self,
         *,
@@ -294,10 +484,11 @@ class CriterionScore(_message.Message):
         feedback: _builtins.str = ...,
         provenance: Global___Provenance | None = ...,
         confidence: _builtins.float = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "criterion", b"criterion", "feedback", b"feedback", "max_score", b"max_score", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "criterion", b"criterion", "evidence", b"evidence", "feedback", b"feedback", "max_score", b"max_score", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,6 +505,10 @@ class Provenance(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     grader: _builtins.str
     """Name of the grader, for example "numeric" or "semantic"."""
     version: _builtins.str
@@ -322,6 +517,16 @@ class Provenance(_message.Message):
     """The model and its weights; empty for rules."""
     fallback: _builtins.bool
     """The grader that should have made the score could not; this one stood in."""
+    fallback_reason: _builtins.str
+    """Why a fallback stood in, for example "BREAKER_OPEN", "BUDGET_EXHAUSTED"."""
+    shared: _builtins.bool
+    """The score was made for an identical answer to the same item before, and
+    shared.
+    """
+    input_tokens: _builtins.int
+    """Tokens that a language model read for it; 0 when shared."""
+    output_tokens: _builtins.int
+    """Tokens that a language model wrote for it; 0 when shared."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time the grader took for this answer (its share of a batch)."""
@@ -334,10 +539,14 @@ class Provenance(_message.Message):
         model: _builtins.str = ...,
         fallback: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
+        fallback_reason: _builtins.str = ...,
+        shared: _builtins.bool = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "fallback", b"fallback", "grader", b"grader", "model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "fallback", b"fallback", "fallback_reason", b"fallback_reason", "grader", b"grader", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "shared", b"shared", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,8 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +36,8 @@ class Item(_message.Message):
     NUMERIC_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     FREE_TEXT_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     """Id of the item, unique in the assignment: `[a-z0-9-]{1,63}`."""
     prompt: _builtins.str
@@ -55,6 +60,14 @@ class Item(_message.Message):
     def free_text(self) -> Global___FreeTextSpec:
         """Give a free text that is compared with reference answers."""
 
+    @_builtins.property
+    def code(self) -> Global___CodeSpec:
+        """Write a program that passes tests."""
+
+    @_builtins.property
+    def custom(self) -> Global___CustomSpec:
+        """Whatever a grader of somebody's own understands."""
+
     def __init__(
         self,
         *,
@@ -65,12 +78,14 @@ class Item(_message.Message):
         numeric: Global___NumericSpec | None = ...,
         text: Global___TextSpec | None = ...,
         free_text: Global___FreeTextSpec | None = ...,
+        code: Global___CodeSpec | None = ...,
+        custom: Global___CustomSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "free_text", b"free_text", "grader", b"grader", "numeric", b"numeric", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "custom", b"custom", "free_text", b"free_text", "grader", b"grader", "numeric", b"numeric", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "free_text", b"free_text", "grader", b"grader", "item", b"item", "numeric", b"numeric", "points", b"points", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "custom", b"custom", "free_text", b"free_text", "grader", b"grader", "item", b"item", "numeric", b"numeric", "points", b"points", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_grader: _TypeAlias = _typing.Literal["choice", "numeric", "text", "free_text"]  # noqa: Y015
+    _WhichOneofReturnType_grader: _TypeAlias = _typing.Literal["choice", "numeric", "text", "free_text", "code", "custom"]  # noqa: Y015
     _WhichOneofArgType_grader: _TypeAlias = _typing.Literal["grader", b"grader"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_grader) -> _WhichOneofReturnType_grader | None: ...
 
@@ -220,6 +235,7 @@ class TextSpec(_message.Message):
     pattern: _builtins.str
     """A regular expression that must match the whole answer, at most 1,000
     characters; run with a time limit, so that no pattern can hang a grader.
+    One that can take exponential time is refused.
     """
     case_sensitive: _builtins.bool
     """Upper and lower case differ."""
@@ -282,6 +298,8 @@ class FreeTextSpec(_message.Message):
 
     REFERENCES_FIELD_NUMBER: _builtins.int
     CRITERIA_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Reference answers, each worth all points; 1 to 20."""
@@ -290,16 +308,626 @@ class FreeTextSpec(_message.Message):
     def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FreeTextSpec.Criterion]:
         """The rubric; may be empty, then the item has the single criterion "answer"."""
 
+    @_builtins.property
+    def llm(self) -> Global___LlmSpec:
+        """Have a language model grade it, with the semantic grader and then the rules
+        as fallbacks.
+        """
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___GradedExample]:
+        """Answers that a teacher graded. With 10 or more the semantic grader fits its
+        scale and offset to them; at most 500.
+        """
+
     def __init__(
         self,
         *,
         references: _abc.Iterable[_builtins.str] | None = ...,
         criteria: _abc.Iterable[Global___FreeTextSpec.Criterion] | None = ...,
+        llm: Global___LlmSpec | None = ...,
+        examples: _abc.Iterable[Global___GradedExample] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["llm", b"llm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "references", b"references"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "examples", b"examples", "llm", b"llm", "references", b"references"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FreeTextSpec: _TypeAlias = FreeTextSpec  # noqa: Y015
+
+@_typing.final
+class GradedExample(_message.Message):
+    """An answer as a teacher graded it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    answer: _builtins.str
+    """The answer, not blank, at most 64 KiB of UTF-8."""
+    score: _builtins.float
+    """Points, 0 to the points of the item."""
+    def __init__(
+        self,
+        *,
+        answer: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradedExample: _TypeAlias = GradedExample  # noqa: Y015
+
+@_typing.final
+class LlmSpec(_message.Message):
+    """How a language model grades a free text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    REVIEW_BELOW_FIELD_NUMBER: _builtins.int
+    UPGRADE_FALLBACKS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model of the provider; the grader's default when empty. At most 128
+    characters.
+    """
+    instructions: _builtins.str
+    """What the model is told besides the rubric, at most 8 KiB of UTF-8."""
+    samples: _builtins.int
+    """How often the model is asked; scores that disagree lead to a review. 1 to
+    5; 0 means 1.
+    """
+    review_below: _builtins.float
+    """A criterion whose confidence is below leads to a review; 0 to 1."""
+    upgrade_fallbacks: _builtins.bool
+    """Grade again, at the lowest priority, what a fallback graded, when the model
+    is there again.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        instructions: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        review_below: _builtins.float = ...,
+        upgrade_fallbacks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instructions", b"instructions", "model", b"model", "review_below", b"review_below", "samples", b"samples", "upgrade_fallbacks", b"upgrade_fallbacks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmSpec: _TypeAlias = LlmSpec  # noqa: Y015
+
+@_typing.final
+class CodeSpec(_message.Message):
+    """What a program is tested with. Tests are worth points that add up to the
+    points of the item. Expected outputs never enter the sandbox.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Language:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _LanguageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CodeSpec._Language.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LANGUAGE_UNSPECIFIED: CodeSpec._Language.ValueType  # 0
+        """Never accepted."""
+        PYTHON: CodeSpec._Language.ValueType  # 1
+        """Python 3; the source is "main.py"."""
+        C: CodeSpec._Language.ValueType  # 2
+        """C17; the source is "main.c"."""
+        CPP: CodeSpec._Language.ValueType  # 3
+        """C++20; the source is "main.cpp"."""
+        JAVASCRIPT: CodeSpec._Language.ValueType  # 4
+        """JavaScript on Node; the source is "main.js"."""
+        JAVA: CodeSpec._Language.ValueType  # 5
+        """Java; the source is "Main.java", its class `Main`."""
+
+    class Language(_Language, metaclass=_LanguageEnumTypeWrapper):
+        """Language of the answer. Its lower-case name ends the name of the queue."""
+
+    LANGUAGE_UNSPECIFIED: CodeSpec.Language.ValueType  # 0
+    """Never accepted."""
+    PYTHON: CodeSpec.Language.ValueType  # 1
+    """Python 3; the source is "main.py"."""
+    C: CodeSpec.Language.ValueType  # 2
+    """C17; the source is "main.c"."""
+    CPP: CodeSpec.Language.ValueType  # 3
+    """C++20; the source is "main.cpp"."""
+    JAVASCRIPT: CodeSpec.Language.ValueType  # 4
+    """JavaScript on Node; the source is "main.js"."""
+    JAVA: CodeSpec.Language.ValueType  # 5
+    """Java; the source is "Main.java", its class `Main`."""
+
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    SCRIPT_FIELD_NUMBER: _builtins.int
+    PREAMBLE_FIELD_NUMBER: _builtins.int
+    language: Global___CodeSpec.Language.ValueType
+    """What the student writes in."""
+    preamble: _builtins.str
+    """Python that is put before the student's source in one of `main.py`, for
+    example imports that students need not write. At most 64 KiB.
+    """
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceFile]:
+        """Files beside the student's, at most 50 and 1 MiB; they replace those of the
+        student that have the same path.
+        """
+
+    @_builtins.property
+    def limits(self) -> Global___CodeLimits:
+        """What each test may use; absent fields have their defaults."""
+
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodeTest]:
+        """Tests, at most 200, or none with `script`."""
+
+    @_builtins.property
+    def script(self) -> Global___ScriptTest:
+        """A script that runs the tests by itself, instead of `tests`."""
+
+    def __init__(
+        self,
+        *,
+        language: Global___CodeSpec.Language.ValueType = ...,
+        files: _abc.Iterable[Global___SourceFile] | None = ...,
+        limits: Global___CodeLimits | None = ...,
+        tests: _abc.Iterable[Global___CodeTest] | None = ...,
+        script: Global___ScriptTest | None = ...,
+        preamble: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "script", b"script"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "language", b"language", "limits", b"limits", "preamble", b"preamble", "script", b"script", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CodeSpec: _TypeAlias = CodeSpec  # noqa: Y015
+
+@_typing.final
+class SourceFile(_message.Message):
+    """A file by its path."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Relative, with "/", of `[A-Za-z0-9._-]` parts that are not "." or "..";
+    at most 200 characters.
+    """
+    content: _builtins.str
+    """What it says."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceFile: _TypeAlias = SourceFile  # noqa: Y015
+
+@_typing.final
+class CodeLimits(_message.Message):
+    """What one run of a program may use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    WALL_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Bytes of memory: 16 MiB to 2 GiB; 256 MiB when 0 (512 MiB for Java)."""
+    processes: _builtins.int
+    """Processes and threads: 1 to 256; 64 when 0."""
+    output_bytes: _builtins.int
+    """Bytes written to standard output and error together: 1 to 16 MiB; 1 MiB
+    when 0.
+    """
+    file_bytes: _builtins.int
+    """Bytes of any one file that it writes: up to 64 MiB; 1 MiB when 0."""
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """CPU time of all its processes: 10 ms to 60 s; 5 s when absent."""
+
+    @_builtins.property
+    def wall_time(self) -> _duration_pb2.Duration:
+        """Time by the clock: 10 ms to 120 s; twice the CPU time and a second more
+        when absent.
+        """
+
+    def __init__(
+        self,
+        *,
+        cpu_time: _duration_pb2.Duration | None = ...,
+        wall_time: _duration_pb2.Duration | None = ...,
+        memory_bytes: _builtins.int = ...,
+        processes: _builtins.int = ...,
+        output_bytes: _builtins.int = ...,
+        file_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "wall_time", b"wall_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "file_bytes", b"file_bytes", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "processes", b"processes", "wall_time", b"wall_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CodeLimits: _TypeAlias = CodeLimits  # noqa: Y015
+
+@_typing.final
+class CodeTest(_message.Message):
+    """One test of a program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEST_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    STDIO_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    test: _builtins.str
+    """Id of the test, unique in the item: `[a-z0-9-]{1,63}`. It is the criterion
+    of its points.
+    """
+    title: _builtins.str
+    """What the student reads, at most 200 characters."""
+    points: _builtins.float
+    """Points of this test, 0 or more; all tests of an item together make the
+    item's points.
+    """
+    hidden: _builtins.bool
+    """A student never sees its input, its expected output, or what the program
+    said; verdict and points are shown.
+    """
+    @_builtins.property
+    def stdio(self) -> Global___StdioTest:
+        """Runs the program on an input."""
+
+    @_builtins.property
+    def call(self) -> Global___CallTest:
+        """Calls a function; Python and JavaScript only."""
+
+    def __init__(
+        self,
+        *,
+        test: _builtins.str = ...,
+        title: _builtins.str = ...,
+        points: _builtins.float = ...,
+        hidden: _builtins.bool = ...,
+        stdio: Global___StdioTest | None = ...,
+        call: Global___CallTest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "form", b"form", "stdio", b"stdio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "form", b"form", "hidden", b"hidden", "points", b"points", "stdio", b"stdio", "test", b"test", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["stdio", "call"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___CodeTest: _TypeAlias = CodeTest  # noqa: Y015
+
+@_typing.final
+class StdioTest(_message.Message):
+    """Standard input in, standard output out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_OUTPUT_FIELD_NUMBER: _builtins.int
+    CHECKER_FIELD_NUMBER: _builtins.int
+    input: _builtins.str
+    """Standard input, at most 1 MiB."""
+    expected_output: _builtins.str
+    """What the output is compared with, at most 1 MiB."""
+    @_builtins.property
+    def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Arguments, at most 100."""
+
+    @_builtins.property
+    def checker(self) -> Global___Checker:
+        """How; white space is insignificant when absent."""
+
+    def __init__(
+        self,
+        *,
+        input: _builtins.str = ...,
+        arguments: _abc.Iterable[_builtins.str] | None = ...,
+        expected_output: _builtins.str = ...,
+        checker: Global___Checker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checker", b"checker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "checker", b"checker", "expected_output", b"expected_output", "input", b"input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StdioTest: _TypeAlias = StdioTest  # noqa: Y015
+
+@_typing.final
+class Checker(_message.Message):
+    """How an output is compared with the expected one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Exact(_message.Message):
+        """Byte by byte, but for line ends and one at the end."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Tokens(_message.Message):
+        """Word by word."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        IGNORE_CASE_FIELD_NUMBER: _builtins.int
+        ignore_case: _builtins.bool
+        """Upper and lower case are the same."""
+        def __init__(
+            self,
+            *,
+            ignore_case: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_case", b"ignore_case"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Numbers(_message.Message):
+        """Word by word, where words that are numbers may differ."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ABSOLUTE_TOLERANCE_FIELD_NUMBER: _builtins.int
+        RELATIVE_TOLERANCE_FIELD_NUMBER: _builtins.int
+        absolute_tolerance: _builtins.float
+        """Largest distance; 0 or more and finite."""
+        relative_tolerance: _builtins.float
+        """Largest distance as a fraction of the expected number; 0 or more, below
+        1.
+        """
+        def __init__(
+            self,
+            *,
+            absolute_tolerance: _builtins.float = ...,
+            relative_tolerance: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_tolerance", b"absolute_tolerance", "relative_tolerance", b"relative_tolerance"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Program(_message.Message):
+        """A Python program that judges. It runs in a sandbox of its own, after the
+        student's, with the files "input", "expected" and "output" in its folder,
+        and prints the share that is right, 0 to 1, then on further lines what the
+        student reads.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SOURCE_FIELD_NUMBER: _builtins.int
+        source: _builtins.str
+        """Its source, at most 256 KiB."""
+        def __init__(
+            self,
+            *,
+            source: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXACT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def exact(self) -> Global___Checker.Exact:
+        """All the same."""
+
+    @_builtins.property
+    def tokens(self) -> Global___Checker.Tokens:
+        """White space aside."""
+
+    @_builtins.property
+    def numbers(self) -> Global___Checker.Numbers:
+        """Numbers within a tolerance."""
+
+    @_builtins.property
+    def program(self) -> Global___Checker.Program:
+        """By a program."""
+
+    def __init__(
+        self,
+        *,
+        exact: Global___Checker.Exact | None = ...,
+        tokens: Global___Checker.Tokens | None = ...,
+        numbers: Global___Checker.Numbers | None = ...,
+        program: Global___Checker.Program | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "kind", b"kind", "numbers", b"numbers", "program", b"program", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "kind", b"kind", "numbers", b"numbers", "program", b"program", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exact", "tokens", "numbers", "program"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Checker: _TypeAlias = Checker  # noqa: Y015
+
+@_typing.final
+class CallTest(_message.Message):
+    """A call and the value it returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    call: _builtins.str
+    """An expression of the language that uses what the student defined, for
+    example "search(42, (1, 5, 10))"; at most 64 KiB.
+    """
+    expected: _builtins.str
+    """The expected value: a Python literal, or JSON for JavaScript; at most 1 MiB."""
+    tolerance: _builtins.float
+    """Largest distance between numbers, also inside of lists; 0 or more."""
+    def __init__(
+        self,
+        *,
+        call: _builtins.str = ...,
+        expected: _builtins.str = ...,
+        tolerance: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expected", b"expected", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallTest: _TypeAlias = CallTest  # noqa: Y015
+
+@_typing.final
+class ScriptTest(_message.Message):
+    """A script of the instructor's that runs tests and writes a file of results.
+    It shares its sandbox with the student's program, which could forge results:
+    prefer `CodeSpec.tests`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Form:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ScriptTest._Form.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORM_UNSPECIFIED: ScriptTest._Form.ValueType  # 0
+        """GRADESCOPE."""
+        GRADESCOPE: ScriptTest._Form.ValueType  # 1
+        """"results/results.json": `score`, or `tests` with `score`, `max_score`,
+        `name`, `output`, `visibility`.
+        """
+        PRAIRIELEARN: ScriptTest._Form.ValueType  # 2
+        """"results/results.json": `gradable`, `score` 0 to 1, `tests` with `points`,
+        `max_points`, `name`, `message`, `output`.
+        """
+
+    class Form(_Form, metaclass=_FormEnumTypeWrapper):
+        """Whose form the results have."""
+
+    FORM_UNSPECIFIED: ScriptTest.Form.ValueType  # 0
+    """GRADESCOPE."""
+    GRADESCOPE: ScriptTest.Form.ValueType  # 1
+    """"results/results.json": `score`, or `tests` with `score`, `max_score`,
+    `name`, `output`, `visibility`.
+    """
+    PRAIRIELEARN: ScriptTest.Form.ValueType  # 2
+    """"results/results.json": `gradable`, `score` 0 to 1, `tests` with `points`,
+    `max_points`, `name`, `message`, `output`.
+    """
+
+    FILES_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    form: Global___ScriptTest.Form.ValueType
+    """Form of the results."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceFile]:
+        """The script and what it needs, at most 50 files and 1 MiB; they lie in the
+        folder where the student's files are, under "submission".
+        """
+
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments, for example "python3", "run_tests.py"."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___SourceFile] | None = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        form: Global___ScriptTest.Form.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "files", b"files", "form", b"form"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScriptTest: _TypeAlias = ScriptTest  # noqa: Y015
+
+@_typing.final
+class CustomSpec(_message.Message):
+    """An item for a grader that is not part of the suite."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Kind: `[a-z0-9-]{1,40}`. The queue is "custom-" and it."""
+    @_builtins.property
+    def config(self) -> _struct_pb2.Struct:
+        """What the grader wants to know, at most 256 KiB."""
+
+    @_builtins.property
+    def criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FreeTextSpec.Criterion]:
+        """The parts of the grade; may be empty, then the single one is "answer"."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        config: _struct_pb2.Struct | None = ...,
+        criteria: _abc.Iterable[Global___FreeTextSpec.Criterion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "criteria", b"criteria", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomSpec: _TypeAlias = CustomSpec  # noqa: Y015

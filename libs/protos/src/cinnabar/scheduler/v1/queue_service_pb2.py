@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from cinnabar.grader.v1 import grade_pb2 as cinnabar_dot_grader_dot_v1_dot_grade__pb2
 from cinnabar.type.v1 import position_pb2 as cinnabar_dot_type_dot_v1_dot_position__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)cinnabar/scheduler/v1/queue_service.proto\x12\x15\x63innabar.scheduler.v1\x1a\x1f\x63innabar/type/v1/position.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n\nQueuedTask\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05queue\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ngeneration\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x37\n\x08priority\x18\x05 \x01(\x0e\x32\x1f.cinnabar.scheduler.v1.PriorityB\x04\xe2\x41\x01\x01\x12\x16\n\x08item_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61nswer\x18\x07 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x34\n\nnot_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08grade_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"H\n\x0e\x45nqueueRequest\x12\x36\n\x05tasks\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.QueuedTaskB\x04\xe2\x41\x01\x02\"#\n\x0f\x45nqueueResponse\x12\x10\n\x08\x65nqueued\x18\x01 \x01(\x05\"\x80\x01\n\rCancelRequest\x12>\n\x05tasks\x18\x01 \x03(\x0b\x32).cinnabar.scheduler.v1.CancelRequest.TaskB\x04\xe2\x41\x01\x02\x1a/\n\x04Task\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05queue\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x05\"B\n\x14GetQueueStatsRequest\x12\x14\n\x06queues\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"J\n\x15GetQueueStatsResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.QueueStats\"\x98\x03\n\nQueueStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12-\n\noldest_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x06 \x01(\x05\x12\x0f\n\x07\x63redits\x18\x07 \x01(\x03\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueState\x12\x14\n\x0ctenant_ready\x18\t \x01(\x03\x12\x35\n\x08\x65stimate\x18\n \x01(\x0b\x32#.cinnabar.scheduler.v1.WaitEstimate\x12\x38\n\x0cservice_time\x18\x0b \x01(\x0b\x32\".cinnabar.scheduler.v1.ServiceTime\x12\x31\n\x0epredicted_work\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61pped\x18\r \x01(\x03\"\x9a\x01\n\x0bServiceTime\x12\'\n\x04mean\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nthroughput\x18\x04 \x01(\x01\"p\n\x0cWaitEstimate\x12\x10\n\x08position\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x13\x43ontrolQueueRequest\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueStateB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x14\x43ontrolQueueResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueState\"\x18\n\x16GetConservationRequest\"\x89\x02\n\x17GetConservationResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x0c\n\x04open\x18\x02 \x01(\x03\x12\x15\n\rdead_lettered\x18\x03 \x01(\x03\x12\x11\n\tcancelled\x18\x04 \x01(\x03\x12\x0e\n\x06graded\x18\x05 \x01(\x03\x12\x0e\n\x06queued\x18\x06 \x01(\x03\x12\x0f\n\x07waiting\x18\x07 \x01(\x03\x12\x0e\n\x06leased\x18\x08 \x01(\x03\x12\x10\n\x08\x62\x61lanced\x18\t \x01(\x08\x12\x0f\n\x07missing\x18\n \x01(\x03\x12\x10\n\x08orphaned\x18\x0b \x01(\x03\x12.\n\nsweep_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\rFollowRequest\x12\x11\n\x03\x61\x64\x64\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06remove\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"W\n\x0e\x46ollowResponse\x12\x16\n\x0esubmission_ids\x18\x01 \x03(\t\x12-\n\tpositions\x18\x02 \x03(\x0b\x32\x1a.cinnabar.type.v1.Position*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x0b\n\x07REGRADE\x10\x01\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04\x12\x0c\n\x08RECOVERY\x10\x05*P\n\nQueueState\x12\x1b\n\x17QUEUE_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0c\n\x08\x44RAINING\x10\x03\x32\xe1\x04\n\x0cQueueService\x12X\n\x07\x45nqueue\x12%.cinnabar.scheduler.v1.EnqueueRequest\x1a&.cinnabar.scheduler.v1.EnqueueResponse\x12U\n\x06\x43\x61ncel\x12$.cinnabar.scheduler.v1.CancelRequest\x1a%.cinnabar.scheduler.v1.CancelResponse\x12j\n\rGetQueueStats\x12+.cinnabar.scheduler.v1.GetQueueStatsRequest\x1a,.cinnabar.scheduler.v1.GetQueueStatsResponse\x12g\n\x0c\x43ontrolQueue\x12*.cinnabar.scheduler.v1.ControlQueueRequest\x1a+.cinnabar.scheduler.v1.ControlQueueResponse\x12p\n\x0fGetConservation\x12-.cinnabar.scheduler.v1.GetConservationRequest\x1a..cinnabar.scheduler.v1.GetConservationResponse\x12Y\n\x06\x46ollow\x12$.cinnabar.scheduler.v1.FollowRequest\x1a%.cinnabar.scheduler.v1.FollowResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)cinnabar/scheduler/v1/queue_service.proto\x12\x15\x63innabar.scheduler.v1\x1a\x1e\x63innabar/grader/v1/grade.proto\x1a\x1f\x63innabar/type/v1/position.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n\nQueuedTask\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05queue\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ngeneration\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x37\n\x08priority\x18\x05 \x01(\x0e\x32\x1f.cinnabar.scheduler.v1.PriorityB\x04\xe2\x41\x01\x01\x12\x16\n\x08item_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61nswer\x18\x07 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x34\n\nnot_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08grade_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"H\n\x0e\x45nqueueRequest\x12\x36\n\x05tasks\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.QueuedTaskB\x04\xe2\x41\x01\x02\"#\n\x0f\x45nqueueResponse\x12\x10\n\x08\x65nqueued\x18\x01 \x01(\x05\"\x80\x01\n\rCancelRequest\x12>\n\x05tasks\x18\x01 \x03(\x0b\x32).cinnabar.scheduler.v1.CancelRequest.TaskB\x04\xe2\x41\x01\x02\x1a/\n\x04Task\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05queue\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x05\"B\n\x14GetQueueStatsRequest\x12\x14\n\x06queues\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"J\n\x15GetQueueStatsResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.cinnabar.scheduler.v1.QueueStats\"\x98\x03\n\nQueueStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x03\x12\x0e\n\x06leased\x18\x04 \x01(\x03\x12-\n\noldest_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x06 \x01(\x05\x12\x0f\n\x07\x63redits\x18\x07 \x01(\x03\x12\x30\n\x05state\x18\x08 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueState\x12\x14\n\x0ctenant_ready\x18\t \x01(\x03\x12\x35\n\x08\x65stimate\x18\n \x01(\x0b\x32#.cinnabar.scheduler.v1.WaitEstimate\x12\x38\n\x0cservice_time\x18\x0b \x01(\x0b\x32\".cinnabar.scheduler.v1.ServiceTime\x12\x31\n\x0epredicted_work\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61pped\x18\r \x01(\x03\"\x9a\x01\n\x0bServiceTime\x12\'\n\x04mean\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nthroughput\x18\x04 \x01(\x01\"p\n\x0cWaitEstimate\x12\x10\n\x08position\x18\x01 \x01(\x03\x12&\n\x03p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p90\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"w\n\x13\x43ontrolQueueRequest\x12\x13\n\x05queue\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueStateB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x14\x43ontrolQueueResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.cinnabar.scheduler.v1.QueueState\"\x18\n\x16GetConservationRequest\"\x89\x02\n\x17GetConservationResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x0c\n\x04open\x18\x02 \x01(\x03\x12\x15\n\rdead_lettered\x18\x03 \x01(\x03\x12\x11\n\tcancelled\x18\x04 \x01(\x03\x12\x0e\n\x06graded\x18\x05 \x01(\x03\x12\x0e\n\x06queued\x18\x06 \x01(\x03\x12\x0f\n\x07waiting\x18\x07 \x01(\x03\x12\x0e\n\x06leased\x18\x08 \x01(\x03\x12\x10\n\x08\x62\x61lanced\x18\t \x01(\x08\x12\x0f\n\x07missing\x18\n \x01(\x03\x12\x10\n\x08orphaned\x18\x0b \x01(\x03\x12.\n\nsweep_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\rFollowRequest\x12\x11\n\x03\x61\x64\x64\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06remove\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"W\n\x0e\x46ollowResponse\x12\x16\n\x0esubmission_ids\x18\x01 \x03(\t\x12-\n\tpositions\x18\x02 \x03(\x0b\x32\x1a.cinnabar.type.v1.Position\"\xa4\x01\n\x12GetProgressRequest\x12\x43\n\x05tasks\x18\x01 \x03(\x0b\x32..cinnabar.scheduler.v1.GetProgressRequest.TaskB\x04\xe2\x41\x01\x02\x1aI\n\x04Task\x12\x12\n\x04task\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05queue\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ngeneration\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x02\"\x97\x01\n\x13GetProgressResponse\x12\x45\n\x08progress\x18\x01 \x03(\x0b\x32\x33.cinnabar.scheduler.v1.GetProgressResponse.Progress\x1a\x39\n\x08Progress\x12-\n\x05tests\x18\x01 \x03(\x0b\x32\x1e.cinnabar.grader.v1.TestResult*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x0b\n\x07REGRADE\x10\x01\x12\x07\n\x03LOW\x10\x02\x12\n\n\x06NORMAL\x10\x03\x12\x08\n\x04HIGH\x10\x04\x12\x0c\n\x08RECOVERY\x10\x05*P\n\nQueueState\x12\x1b\n\x17QUEUE_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0c\n\x08\x44RAINING\x10\x03\x32\xc7\x05\n\x0cQueueService\x12X\n\x07\x45nqueue\x12%.cinnabar.scheduler.v1.EnqueueRequest\x1a&.cinnabar.scheduler.v1.EnqueueResponse\x12U\n\x06\x43\x61ncel\x12$.cinnabar.scheduler.v1.CancelRequest\x1a%.cinnabar.scheduler.v1.CancelResponse\x12j\n\rGetQueueStats\x12+.cinnabar.scheduler.v1.GetQueueStatsRequest\x1a,.cinnabar.scheduler.v1.GetQueueStatsResponse\x12g\n\x0c\x43ontrolQueue\x12*.cinnabar.scheduler.v1.ControlQueueRequest\x1a+.cinnabar.scheduler.v1.ControlQueueResponse\x12p\n\x0fGetConservation\x12-.cinnabar.scheduler.v1.GetConservationRequest\x1a..cinnabar.scheduler.v1.GetConservationResponse\x12\x64\n\x0bGetProgress\x12).cinnabar.scheduler.v1.GetProgressRequest\x1a*.cinnabar.scheduler.v1.GetProgressResponse\x12Y\n\x06\x46ollow\x12$.cinnabar.scheduler.v1.FollowRequest\x1a%.cinnabar.scheduler.v1.FollowResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,44 +76,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWREQUEST'].fields_by_name['add']._serialized_options = b'\342A\001\001'
   _globals['_FOLLOWREQUEST'].fields_by_name['remove']._loaded_options = None
   _globals['_FOLLOWREQUEST'].fields_by_name['remove']._serialized_options = b'\342A\001\001'
-  _globals['_PRIORITY']._serialized_start=2253
-  _globals['_PRIORITY']._serialized_end=2347
-  _globals['_QUEUESTATE']._serialized_start=2349
-  _globals['_QUEUESTATE']._serialized_end=2429
-  _globals['_QUEUEDTASK']._serialized_start=200
-  _globals['_QUEUEDTASK']._serialized_end=510
-  _globals['_ENQUEUEREQUEST']._serialized_start=512
-  _globals['_ENQUEUEREQUEST']._serialized_end=584
-  _globals['_ENQUEUERESPONSE']._serialized_start=586
-  _globals['_ENQUEUERESPONSE']._serialized_end=621
-  _globals['_CANCELREQUEST']._serialized_start=624
-  _globals['_CANCELREQUEST']._serialized_end=752
-  _globals['_CANCELREQUEST_TASK']._serialized_start=705
-  _globals['_CANCELREQUEST_TASK']._serialized_end=752
-  _globals['_CANCELRESPONSE']._serialized_start=754
-  _globals['_CANCELRESPONSE']._serialized_end=789
-  _globals['_GETQUEUESTATSREQUEST']._serialized_start=791
-  _globals['_GETQUEUESTATSREQUEST']._serialized_end=857
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=859
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=933
-  _globals['_QUEUESTATS']._serialized_start=936
-  _globals['_QUEUESTATS']._serialized_end=1344
-  _globals['_SERVICETIME']._serialized_start=1347
-  _globals['_SERVICETIME']._serialized_end=1501
-  _globals['_WAITESTIMATE']._serialized_start=1503
-  _globals['_WAITESTIMATE']._serialized_end=1615
-  _globals['_CONTROLQUEUEREQUEST']._serialized_start=1617
-  _globals['_CONTROLQUEUEREQUEST']._serialized_end=1736
-  _globals['_CONTROLQUEUERESPONSE']._serialized_start=1738
-  _globals['_CONTROLQUEUERESPONSE']._serialized_end=1810
-  _globals['_GETCONSERVATIONREQUEST']._serialized_start=1812
-  _globals['_GETCONSERVATIONREQUEST']._serialized_end=1836
-  _globals['_GETCONSERVATIONRESPONSE']._serialized_start=1839
-  _globals['_GETCONSERVATIONRESPONSE']._serialized_end=2104
-  _globals['_FOLLOWREQUEST']._serialized_start=2106
-  _globals['_FOLLOWREQUEST']._serialized_end=2162
-  _globals['_FOLLOWRESPONSE']._serialized_start=2164
-  _globals['_FOLLOWRESPONSE']._serialized_end=2251
-  _globals['_QUEUESERVICE']._serialized_start=2432
-  _globals['_QUEUESERVICE']._serialized_end=3041
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['task']._loaded_options = None
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['task']._serialized_options = b'\342A\001\002'
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['queue']._loaded_options = None
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['queue']._serialized_options = b'\342A\001\002'
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['generation']._loaded_options = None
+  _globals['_GETPROGRESSREQUEST_TASK'].fields_by_name['generation']._serialized_options = b'\342A\001\002'
+  _globals['_GETPROGRESSREQUEST'].fields_by_name['tasks']._loaded_options = None
+  _globals['_GETPROGRESSREQUEST'].fields_by_name['tasks']._serialized_options = b'\342A\001\002'
+  _globals['_PRIORITY']._serialized_start=2606
+  _globals['_PRIORITY']._serialized_end=2700
+  _globals['_QUEUESTATE']._serialized_start=2702
+  _globals['_QUEUESTATE']._serialized_end=2782
+  _globals['_QUEUEDTASK']._serialized_start=232
+  _globals['_QUEUEDTASK']._serialized_end=542
+  _globals['_ENQUEUEREQUEST']._serialized_start=544
+  _globals['_ENQUEUEREQUEST']._serialized_end=616
+  _globals['_ENQUEUERESPONSE']._serialized_start=618
+  _globals['_ENQUEUERESPONSE']._serialized_end=653
+  _globals['_CANCELREQUEST']._serialized_start=656
+  _globals['_CANCELREQUEST']._serialized_end=784
+  _globals['_CANCELREQUEST_TASK']._serialized_start=737
+  _globals['_CANCELREQUEST_TASK']._serialized_end=784
+  _globals['_CANCELRESPONSE']._serialized_start=786
+  _globals['_CANCELRESPONSE']._serialized_end=821
+  _globals['_GETQUEUESTATSREQUEST']._serialized_start=823
+  _globals['_GETQUEUESTATSREQUEST']._serialized_end=889
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=891
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=965
+  _globals['_QUEUESTATS']._serialized_start=968
+  _globals['_QUEUESTATS']._serialized_end=1376
+  _globals['_SERVICETIME']._serialized_start=1379
+  _globals['_SERVICETIME']._serialized_end=1533
+  _globals['_WAITESTIMATE']._serialized_start=1535
+  _globals['_WAITESTIMATE']._serialized_end=1647
+  _globals['_CONTROLQUEUEREQUEST']._serialized_start=1649
+  _globals['_CONTROLQUEUEREQUEST']._serialized_end=1768
+  _globals['_CONTROLQUEUERESPONSE']._serialized_start=1770
+  _globals['_CONTROLQUEUERESPONSE']._serialized_end=1842
+  _globals['_GETCONSERVATIONREQUEST']._serialized_start=1844
+  _globals['_GETCONSERVATIONREQUEST']._serialized_end=1868
+  _globals['_GETCONSERVATIONRESPONSE']._serialized_start=1871
+  _globals['_GETCONSERVATIONRESPONSE']._serialized_end=2136
+  _globals['_FOLLOWREQUEST']._serialized_start=2138
+  _globals['_FOLLOWREQUEST']._serialized_end=2194
+  _globals['_FOLLOWRESPONSE']._serialized_start=2196
+  _globals['_FOLLOWRESPONSE']._serialized_end=2283
+  _globals['_GETPROGRESSREQUEST']._serialized_start=2286
+  _globals['_GETPROGRESSREQUEST']._serialized_end=2450
+  _globals['_GETPROGRESSREQUEST_TASK']._serialized_start=2377
+  _globals['_GETPROGRESSREQUEST_TASK']._serialized_end=2450
+  _globals['_GETPROGRESSRESPONSE']._serialized_start=2453
+  _globals['_GETPROGRESSRESPONSE']._serialized_end=2604
+  _globals['_GETPROGRESSRESPONSE_PROGRESS']._serialized_start=2547
+  _globals['_GETPROGRESSRESPONSE_PROGRESS']._serialized_end=2604
+  _globals['_QUEUESERVICE']._serialized_start=2785
+  _globals['_QUEUESERVICE']._serialized_end=3496
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from cinnabar.grader.v1 import grade_pb2 as _grade_pb2
 from cinnabar.type.v1 import position_pb2 as _position_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -678,3 +679,101 @@ class FollowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowResponse: _TypeAlias = FollowResponse  # noqa: Y015
+
+@_typing.final
+class GetProgressRequest(_message.Message):
+    """Which tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Task(_message.Message):
+        """A task in a queue."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TASK_FIELD_NUMBER: _builtins.int
+        QUEUE_FIELD_NUMBER: _builtins.int
+        GENERATION_FIELD_NUMBER: _builtins.int
+        task: _builtins.str
+        """"{submission id}/{item id}"."""
+        queue: _builtins.str
+        """Name of its queue."""
+        generation: _builtins.int
+        """Generation of the task."""
+        def __init__(
+            self,
+            *,
+            task: _builtins.str = ...,
+            queue: _builtins.str = ...,
+            generation: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "queue", b"queue", "task", b"task"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetProgressRequest.Task]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___GetProgressRequest.Task] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProgressRequest: _TypeAlias = GetProgressRequest  # noqa: Y015
+
+@_typing.final
+class GetProgressResponse(_message.Message):
+    """How far they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Progress(_message.Message):
+        """Of one task."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TESTS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def tests(self) -> _containers.RepeatedCompositeFieldContainer[_grade_pb2.TestResult]:
+            """The tests that are finished; none when nothing is known."""
+
+        def __init__(
+            self,
+            *,
+            tests: _abc.Iterable[_grade_pb2.TestResult] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["tests", b"tests"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetProgressResponse.Progress]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        progress: _abc.Iterable[Global___GetProgressResponse.Progress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProgressResponse: _TypeAlias = GetProgressResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class QueueServiceStub:
                 request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.SerializeToString,
                 response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.FromString,
                 _registered_method=True)
+        self.GetProgress = channel.unary_unary(
+                '/cinnabar.scheduler.v1.QueueService/GetProgress',
+                request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressRequest.SerializeToString,
+                response_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressResponse.FromString,
+                _registered_method=True)
         self.Follow = channel.stream_stream(
                 '/cinnabar.scheduler.v1.QueueService/Follow',
                 request_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.FollowRequest.SerializeToString,
@@ -111,6 +116,14 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProgress(self, request, context):
+        """How far tasks under lease are, as their graders told; may be lost at any
+        time, and is gone when the task is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Follow(self, request_iterator, context):
         """Tells a gateway when submissions change, without saying how: it reads them
         again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -146,6 +159,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.GetConservation,
                     request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.FromString,
                     response_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.SerializeToString,
+            ),
+            'GetProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProgress,
+                    request_deserializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressRequest.FromString,
+                    response_serializer=cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressResponse.SerializeToString,
             ),
             'Follow': grpc.stream_stream_rpc_method_handler(
                     servicer.Follow,
@@ -289,6 +307,33 @@ class QueueService:
             '/cinnabar.scheduler.v1.QueueService/GetConservation',
             cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationRequest.SerializeToString,
             cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetConservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cinnabar.scheduler.v1.QueueService/GetProgress',
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressRequest.SerializeToString,
+            cinnabar_dot_scheduler_dot_v1_dot_queue__service__pb2.GetProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

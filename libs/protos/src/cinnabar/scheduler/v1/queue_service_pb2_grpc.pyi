@@ -51,6 +51,10 @@ class QueueServiceStub:
     """
     GetConservation: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetConservationRequest, _queue_service_pb2.GetConservationResponse]
     """Counts where every accepted task is, in Postgres and in Redis."""
+    GetProgress: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetProgressRequest, _queue_service_pb2.GetProgressResponse]
+    """How far tasks under lease are, as their graders told; may be lost at any
+    time, and is gone when the task is.
+    """
     Follow: _grpc.StreamStreamMultiCallable[_queue_service_pb2.FollowRequest, _queue_service_pb2.FollowResponse]
     """Tells a gateway when submissions change, without saying how: it reads them
     again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -79,6 +83,10 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     GetConservation: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetConservationRequest, _queue_service_pb2.GetConservationResponse]  # type: ignore[assignment]
     """Counts where every accepted task is, in Postgres and in Redis."""
+    GetProgress: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetProgressRequest, _queue_service_pb2.GetProgressResponse]  # type: ignore[assignment]
+    """How far tasks under lease are, as their graders told; may be lost at any
+    time, and is gone when the task is.
+    """
     Follow: _aio.StreamStreamMultiCallable[_queue_service_pb2.FollowRequest, _queue_service_pb2.FollowResponse]  # type: ignore[assignment]
     """Tells a gateway when submissions change, without saying how: it reads them
     again. Delivery is at most once; a follower re-reads on a slow timer too.
@@ -134,6 +142,16 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.GetConservationResponse, _abc.Awaitable[_queue_service_pb2.GetConservationResponse]]:
         """Counts where every accepted task is, in Postgres and in Redis."""
+
+    @_abc_1.abstractmethod
+    def GetProgress(
+        self,
+        request: _queue_service_pb2.GetProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.GetProgressResponse, _abc.Awaitable[_queue_service_pb2.GetProgressResponse]]:
+        """How far tasks under lease are, as their graders told; may be lost at any
+        time, and is gone when the task is.
+        """
 
     @_abc_1.abstractmethod
     def Follow(

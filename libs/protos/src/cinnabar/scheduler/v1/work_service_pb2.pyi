@@ -34,6 +34,7 @@ class WorkRequest(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message of the stream, and only there."""
@@ -50,6 +51,10 @@ class WorkRequest(_message.Message):
     def report(self) -> Global___Report:
         """Results."""
 
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """Parts of a result that is not there yet."""
+
     def __init__(
         self,
         *,
@@ -57,12 +62,13 @@ class WorkRequest(_message.Message):
         ready: Global___Ready | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         report: Global___Report | None = ...,
+        progress: Global___Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "ready", b"ready", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "ready", b"ready", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "ready", b"ready", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "ready", b"ready", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "ready", "heartbeat", "report"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "ready", "heartbeat", "report", "progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -247,6 +253,36 @@ class Heartbeat(_message.Message):
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
+class Progress(_message.Message):
+    """How far a task is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """The lease."""
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[_grade_pb2.TestResult]:
+        """All tests that are finished, in the order of the item; each message stands
+        for itself.
+        """
+
+    def __init__(
+        self,
+        *,
+        lease_token: _builtins.str = ...,
+        tests: _abc.Iterable[_grade_pb2.TestResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_token", b"lease_token", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """Outcomes of tasks."""
 
@@ -380,6 +416,7 @@ class LeasedTask(_message.Message):
     ITEM_KEY_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
+    UPGRADE_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.str
     """Opaque; names the lease in heartbeats and outcomes."""
     task: _builtins.str
@@ -392,6 +429,10 @@ class LeasedTask(_message.Message):
     """Queue that it came from."""
     item_key: _builtins.str
     """Key of the item in `Leases.items`, of this message or an earlier one."""
+    upgrade: _builtins.bool
+    """Its grade replaces that of a fallback: report a failure rather than fall
+    back again.
+    """
     @_builtins.property
     def answer(self) -> _grade_pb2.Answer:
         """What the student answered."""
@@ -411,10 +452,11 @@ class LeasedTask(_message.Message):
         item_key: _builtins.str = ...,
         answer: _grade_pb2.Answer | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
+        upgrade: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "lease_token", b"lease_token", "queue", b"queue", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "lease_token", b"lease_token", "queue", b"queue", "task", b"task", "upgrade", b"upgrade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,12 +597,65 @@ class Pulse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class QueueLoad(_message.Message):
+        """How the queues of the worker's hello are; what a pool of workers is sized
+        by.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        QUEUE_FIELD_NUMBER: _builtins.int
+        READY_FIELD_NUMBER: _builtins.int
+        LEASED_FIELD_NUMBER: _builtins.int
+        OLDEST_AGE_FIELD_NUMBER: _builtins.int
+        PREDICTED_WORK_FIELD_NUMBER: _builtins.int
+        WORKERS_FIELD_NUMBER: _builtins.int
+        queue: _builtins.str
+        """Name of the queue."""
+        ready: _builtins.int
+        """Ready and waiting for a worker."""
+        leased: _builtins.int
+        """Under lease, by all workers."""
+        workers: _builtins.int
+        """Workers that serve it, as far as this scheduler knows."""
+        @_builtins.property
+        def oldest_age(self) -> _duration_pb2.Duration:
+            """Age of the oldest ready task."""
+
+        @_builtins.property
+        def predicted_work(self) -> _duration_pb2.Duration:
+            """Ready tasks times their mean service time; absent while none is known."""
+
+        def __init__(
+            self,
+            *,
+            queue: _builtins.str = ...,
+            ready: _builtins.int = ...,
+            leased: _builtins.int = ...,
+            oldest_age: _duration_pb2.Duration | None = ...,
+            predicted_work: _duration_pb2.Duration | None = ...,
+            workers: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age", "predicted_work", b"predicted_work"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["leased", b"leased", "oldest_age", b"oldest_age", "predicted_work", b"predicted_work", "queue", b"queue", "ready", b"ready", "workers", b"workers"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LOADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pulse.QueueLoad]:
+        """One per queue; empty when it was not counted anew since the last pulse."""
+
     def __init__(
         self,
+        *,
+        loads: _abc.Iterable[Global___Pulse.QueueLoad] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loads", b"loads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

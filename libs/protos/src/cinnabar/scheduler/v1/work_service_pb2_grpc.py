@@ -47,7 +47,9 @@ class WorkServiceStub:
     Postgres under its fence and answers `Receipts`; only then is it done.
     6. `Cancellations` name leases that are no longer wanted: stop the work and
     report nothing. Their leases are gone.
-    7. To leave, the worker stops granting credits, finishes or hands back
+    7. Of a task that takes long the worker may send `Progress`; it is shown to
+    those who watch the submission until the grade is there, and may be lost.
+    8. To leave, the worker stops granting credits, finishes or hands back
     (`Outcome.released`) what it holds, and half-closes. Whatever a closing
     stream still holds goes back to the queue at once.
 
@@ -100,7 +102,9 @@ class WorkServiceServicer:
     Postgres under its fence and answers `Receipts`; only then is it done.
     6. `Cancellations` name leases that are no longer wanted: stop the work and
     report nothing. Their leases are gone.
-    7. To leave, the worker stops granting credits, finishes or hands back
+    7. Of a task that takes long the worker may send `Progress`; it is shown to
+    those who watch the submission until the grade is there, and may be lost.
+    8. To leave, the worker stops granting credits, finishes or hands back
     (`Outcome.released`) what it holds, and half-closes. Whatever a closing
     stream still holds goes back to the queue at once.
 
@@ -183,7 +187,9 @@ class WorkService:
     Postgres under its fence and answers `Receipts`; only then is it done.
     6. `Cancellations` name leases that are no longer wanted: stop the work and
     report nothing. Their leases are gone.
-    7. To leave, the worker stops granting credits, finishes or hands back
+    7. Of a task that takes long the worker may send `Progress`; it is shown to
+    those who watch the submission until the grade is there, and may be lost.
+    8. To leave, the worker stops granting credits, finishes or hands back
     (`Outcome.released`) what it holds, and half-closes. Whatever a closing
     stream still holds goes back to the queue at once.
 
