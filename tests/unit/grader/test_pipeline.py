@@ -16,13 +16,12 @@ from cinnabar_grader.graders import (
     LeaseToken,
     NumberAnswer,
     Outcome,
-    RuleGrader,
     Task,
     Ungradable,
-    Verdict,
 )
 from cinnabar_grader.pipeline import Lane, graded
 from cinnabar_grader.rules.choice import choice_grader
+from cinnabar_grader.rules.judging import RuleGrader, Verdict
 from cinnabar_grader.rules.numeric import NumericRule, numeric_grader
 from cinnabar_grader.rules.text import TextRule, text_grader
 

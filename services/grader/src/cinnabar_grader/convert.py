@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
+from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_grader.free_text import Criterion, FreeTextItem
 from cinnabar_grader.graders import (
     AnswerValue,
     BrokenItem,
+    CodeAnswer,
     Failed,
     FailureCode,
     FileAnswer,
@@ -21,10 +23,12 @@ from cinnabar_grader.graders import (
     LeaseToken,
     NumberAnswer,
     Outcome,
+    Progress,
     Provenance,
     Released,
     StoredArtifact,
     Task,
+    TestResult,
 )
 from cinnabar_grader.phrases import language_of
 from cinnabar_grader.rules.choice import ChoiceRule
@@ -83,7 +87,15 @@ class StreamItems:
                 item = self._items.get(key)
                 found[key] = None if item is None else self._compiled.get(key, item)
             tasks.append(
-                Task(LeaseToken(entry.lease_token), entry.queue, found[key], answer_of(entry.answer))
+                Task(
+                    LeaseToken(entry.lease_token),
+                    entry.queue,
+                    found[key],
+                    answer_of(entry.answer),
+                    attempt=entry.attempt,
+                    item_key=key,
+                    upgrade=entry.upgrade,
+                )
             )
         return tasks
 
@@ -101,6 +113,8 @@ def answer_of(answer: Answer) -> AnswerValue:
         case "file":
             file = answer.file
             return FileAnswer(file.upload, file.size_bytes, file.sha256)
+        case "code":
+            return CodeAnswer({file.path: file.content for file in answer.code.files})
         case None:
             return None
 
@@ -230,12 +244,17 @@ def _fill(message: pb.Outcome, graded: Graded, provenance: ProvenanceMessage) ->
             max_score=part.max_score,
             feedback=part.feedback,
             confidence=part.confidence,
-            provenance=provenance,
+            provenance=provenance if part.provenance is None else provenance_of(part.provenance),
+            evidence=part.evidence,
         )
     if graded.needs_review:
         grade.needs_review = True
     if graded.flags:
         grade.flags.extend(graded.flags)
+    if graded.upgradable:
+        grade.upgradable = True
+    if graded.tests:
+        grade.tests.extend(map(test_result_of, graded.tests))
     for artifact in graded.artifacts:
         if not isinstance(artifact, StoredArtifact):
             raise TypeError("an artifact was not put away")
@@ -248,6 +267,32 @@ def _fill(message: pb.Outcome, graded: Graded, provenance: ProvenanceMessage) ->
         )
 
 
+def progress_of(progress: Progress) -> pb.WorkRequest:
+    """What is finished of a task."""
+    return pb.WorkRequest(
+        progress=pb.Progress(lease_token=progress.token, tests=map(test_result_of, progress.tests))
+    )
+
+
+def test_result_of(result: TestResult) -> TestResultMessage:
+    """As it goes into grades and progress."""
+    message = TestResultMessage(
+        test=result.test,
+        title=result.title,
+        verdict=TestResultMessage.Verdict.ValueType(result.verdict),
+        score=result.score,
+        max_score=result.max_score,
+        hidden=result.hidden,
+        message=result.message,
+        output=result.output,
+        signal=result.signal,
+        memory_bytes=result.memory_bytes,
+    )
+    message.cpu_time.FromNanoseconds(int(result.cpu_seconds * 1e9))
+    message.wall_time.FromNanoseconds(int(result.wall_seconds * 1e9))
+    return message
+
+
 def provenance_of(provenance: Provenance) -> ProvenanceMessage:
     """As it goes into grades."""
     message = ProvenanceMessage(
@@ -255,6 +300,10 @@ def provenance_of(provenance: Provenance) -> ProvenanceMessage:
         version=provenance.version,
         model=provenance.model,
         fallback=provenance.fallback,
+        fallback_reason=provenance.fallback_reason,
+        shared=provenance.shared,
+        input_tokens=provenance.input_tokens,
+        output_tokens=provenance.output_tokens,
     )
     message.duration.FromNanoseconds(int(provenance.seconds * 1e9))
     return message

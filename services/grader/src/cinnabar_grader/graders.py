@@ -7,12 +7,11 @@ nothing; a `Graded` with 0 points is a verdict. The two are never mixed.
 from __future__ import annotations
 
 import logging
-import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, NewType, Protocol, TypeAlias, TypeVar
+from typing import NewType, Protocol, TypeAlias, TypeVar
 
 log = logging.getLogger(__name__)
 LeaseToken = NewType("LeaseToken", str)
@@ -62,8 +61,15 @@ class FileAnswer:
     sha256: bytes
 
 
-AnswerValue: TypeAlias = "str | frozenset[str] | NumberAnswer | FileAnswer | None"
-"""Text, the ids of the selected options, a number, or nothing at all. No grader meets a file."""
+@dataclass(slots=True, frozen=True)
+class CodeAnswer:
+    """The files of a program: content by relative path."""
+
+    files: Mapping[str, str]
+
+
+AnswerValue: TypeAlias = "str | frozenset[str] | NumberAnswer | CodeAnswer | FileAnswer | None"
+"""Text, the ids of the selected options, a number, a program, or nothing at all. No grader meets a file."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,6 +87,12 @@ class Task:
     queue: str
     item: object
     answer: AnswerValue
+    attempt: int = 1
+    """Deliveries of this generation so far."""
+    item_key: str = ""
+    """"{revision id}/{item id}"; what is kept of an item may be kept under it."""
+    upgrade: bool = False
+    """Its grade replaces that of a fallback: fail rather than fall back again."""
     cancelled: bool = False
     """Nobody wants its outcome any more. May turn true, from another thread, while it is graded: a
     grader that works long looks at it in between and may leave the task out of its outcomes."""
@@ -96,6 +108,12 @@ class Provenance:
     fallback: bool = False
     seconds: float = 0.0
     """Time per answer: the share of one in the batch."""
+    fallback_reason: str = ""
+    """Why a fallback stood in, for example "BREAKER_OPEN"."""
+    shared: bool = False
+    """The score was made for an identical answer before."""
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +125,55 @@ class CriterionScore:
     max_score: float
     feedback: str = ""
     confidence: float = 1.0
+    evidence: Sequence[str] = ()
+    """Passages of the answer, word for word: at most 20 of at most 1,000 characters."""
+    provenance: Provenance | None = None
+    """Who made it, where that is not who made the grade."""
+
+
+class TestVerdict(IntEnum):
+    """What the run of a test came to; the numbers of `TestResult.Verdict`."""
+
+    ACCEPTED = 1
+    WRONG_ANSWER = 2
+    TIME_LIMIT = 3
+    MEMORY_LIMIT = 4
+    OUTPUT_LIMIT = 5
+    RUNTIME_ERROR = 6
+    COMPILE_ERROR = 7
+    FORBIDDEN = 8
+    INTERNAL = 9
+    NOT_RUN = 10
+
+
+@dataclass(slots=True, frozen=True)
+class TestResult:
+    """How one test of a program went."""
+
+    __test__ = False  # it is no test of ours
+
+    test: str
+    verdict: TestVerdict
+    score: float
+    max_score: float
+    title: str = ""
+    hidden: bool = False
+    message: str = ""
+    """For the student; at most 4 KiB."""
+    output: str = ""
+    """The beginning of what the program wrote; at most 4 KiB."""
+    signal: str = ""
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Progress:
+    """What is finished of a task that still runs; stands for itself, and may be lost."""
+
+    token: LeaseToken
+    tests: Sequence[TestResult]
 
 
 @dataclass(slots=True, frozen=True)
@@ -143,6 +210,10 @@ class Graded:
     flags: Sequence[str] = ()
     artifacts: Sequence[Artifact | StoredArtifact] = ()
     """At most 20. They are put away before the grade is reported."""
+    tests: Sequence[TestResult] = ()
+    """Of programs, in the order of the item."""
+    upgradable: bool = False
+    """A fallback made it, and the item wishes it graded again when that is not needed any more."""
 
 
 @dataclass(slots=True)
@@ -162,9 +233,6 @@ class Released:
 
 
 Outcome: TypeAlias = "Graded | Failed | Released"
-
-LONG_ANSWER = 4096
-"""Characters; normalizing so many takes some 0.1 ms."""
 
 ANSWER = "answer"
 """The criterion of an item without a rubric."""
@@ -209,84 +277,31 @@ class Grader(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
-class Verdict:
-    """What a rule says of one answer."""
+class TaskGrader(Protocol):
+    """Grades the tasks of one queue one by one, many at once: for graders that mostly wait.
 
-    score: float
-    feedback: str
-
-
-A = TypeVar("A", contravariant=True)
-
-
-class Rule(Protocol[A]):
-    """A compiled item that decides by itself."""
+    ``grade`` is a coroutine of the event loop and must not hold it up. It may be cancelled at any time,
+    when its task is, or when the process leaves. Exceptions mean what they mean for `Grader`.
+    """
 
     @property
-    def points(self) -> float:
-        """Points of the item."""
+    def name(self) -> str:
+        """Name in provenance."""
         ...
 
     @property
-    def slow(self) -> bool:
-        """Whether a verdict may take more than some microseconds."""
+    def version(self) -> str:
+        """Rises when the same answer could be graded differently."""
         ...
 
-    def verdict(self, answer: A) -> Verdict:
-        """Judges an answer. Ungradable when the rule cannot decide."""
+    @property
+    def queue(self) -> str:
+        """The queue whose tasks it grades."""
         ...
 
-
-class RuleGrader(Generic[A]):
-    """Grades by rules of one class."""
-
-    batch_limit = 128
-
-    def __init__(self, queue: str, *, version: str, rule: type[Rule[A]], answer: type[A]) -> None:
-        self.name = queue
-        self.queue = queue
-        self.version = version
-        self._rule = rule
-        self._answer = answer
-
-    def blocking(self, batch: Sequence[Task]) -> bool:
-        """Only when an item of the batch has a slow rule, or an answer is very long."""
-        return any(
-            getattr(task.item, "slow", False)
-            or (isinstance(task.answer, str) and len(task.answer) > LONG_ANSWER)
-            for task in batch
-        )
-
-    def grade(self, batch: Sequence[Task]) -> list[Outcome]:
-        """One outcome per task that is still wanted, in order."""
-        started = time.perf_counter()
-        judged = [(task, *self._judge(task)) for task in batch if not task.cancelled]
-        provenance = Provenance(
-            self.name, self.version, seconds=(time.perf_counter() - started) / max(1, len(batch))
-        )
-        return [
-            verdict
-            if isinstance(verdict, Failed)
-            else Graded(
-                task.token,
-                verdict.score,
-                points,
-                (CriterionScore(ANSWER, verdict.score, points),),
-                verdict.feedback,
-                provenance,
-            )
-            for task, verdict, points in judged
-        ]
-
-    def _judge(self, task: Task) -> tuple[Verdict | Failed, float]:
-        try:
-            rule, answer = checked(task, self._rule, self._answer)
-            return rule.verdict(answer), rule.points
-        except Ungradable as error:
-            return Failed(task.token, error.code, error.message), 0.0
-        except Exception as error:  # the defect of one task must not touch the others
-            return defect(task, error), 0.0
+    async def grade(self, task: Task, report: Callable[[Progress], None]) -> Outcome:
+        """The outcome; before it, ``report`` may be called with what is finished."""
+        ...
 
 
 I = TypeVar("I")  # noqa: E741

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cinnabar_grader.graders import FailureCode, RuleGrader, Ungradable, Verdict
+from cinnabar_grader.graders import FailureCode, Ungradable
 from cinnabar_grader.phrases import Language, phrase
 from cinnabar_grader.points import score_of
+from cinnabar_grader.rules.judging import RuleGrader, Verdict
 
 VERSION = "1"
 

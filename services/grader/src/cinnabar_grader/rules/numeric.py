@@ -6,9 +6,10 @@ import math
 import unicodedata
 from collections.abc import Mapping
 
-from cinnabar_grader.graders import NumberAnswer, RuleGrader, Verdict
+from cinnabar_grader.graders import NumberAnswer
 from cinnabar_grader.phrases import Language, phrase
 from cinnabar_grader.points import score_of
+from cinnabar_grader.rules.judging import RuleGrader, Verdict
 
 VERSION = "1"
 

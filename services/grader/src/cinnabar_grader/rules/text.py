@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 import regex
 
-from cinnabar_grader.graders import FailureCode, RuleGrader, Ungradable, Verdict
+from cinnabar_grader.graders import FailureCode, Ungradable
 from cinnabar_grader.phrases import Language, phrase
+from cinnabar_grader.rules.judging import RuleGrader, Verdict
 
 VERSION = "1"
 
