@@ -87,7 +87,7 @@ class Uploads:
         parent = convert.assignment_name(request.parent, "parent")
         rules = await self._revisions.get(identity.tenant, parent, min_positions)
         if upload.item not in rules.takes_files:
-            rule = "must be an item of the assignment that is answered with text"
+            rule = "must be an item of the assignment that a file can answer"
             raise InvalidRequest([FieldViolation("upload.item", rule)])
         if rules.close_time_us is not None and int(self._clock.time() * 1e6) >= rules.close_time_us:
             raise StateForbids(str(parent), _CLOSED)
