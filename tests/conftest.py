@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.suite",
     "tests.support.migrated",
     "tests.support.objects",
+    "tests.support.go_tools",
 ]
 
 # How long an example takes says more about the machine than about the code.

@@ -1,5 +1,6 @@
 """The whole suite under the runner: it comes up, can be taken apart, and ends in good order."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
@@ -46,6 +47,62 @@ async def test_it_is_healthy_through_envoy(stack: Stack) -> None:
         return await healthy(stack)
 
     await until(is_healthy, description="GET /health answers 200")
+
+
+async def probed(program: Path, address: str, service: str = "") -> int:
+    """Exit code of grpc-health-probe: 0 serving, 2 no connection, 3 the call failed, 4 not serving."""
+    process = await asyncio.create_subprocess_exec(
+        *(program, f"-addr={address}", f"-service={service}", "-connect-timeout=5s", "-rpc-timeout=5s"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
+
+
+@pytest.mark.timeout(600)  # the probe may have to be built
+@pytest.mark.parametrize(
+    ("service", "dependencies"),
+    [
+        ("gateways", ("storage", "scheduler")),
+        ("schedulers", ("storage", "redis")),
+        ("storages", ("database", "shard-0", "objects")),
+        ("graders", ("scheduler", "model")),
+    ],
+)
+async def test_the_probe_of_orchestrators_understands_each_service(
+    stack: Stack, health_probe: Path, service: str, dependencies: tuple[str, ...]
+) -> None:
+    for address in getattr(stack.addresses, service):
+
+        async def serves(name: str, address: str = address) -> bool:
+            return await probed(health_probe, address, name) == 0
+
+        for name in ("", *dependencies):
+            await until(lambda name=name: serves(name), description=f"{address} serves {name!r}")
+        assert await probed(health_probe, address, "no-such-dependency") == 3
+
+
+@pytest.mark.timeout(600)
+async def test_the_probe_says_which_dependency_is_away(stack: Stack, health_probe: Path) -> None:
+    address = stack.addresses.schedulers[0]
+    await stack.stop("valkey")
+
+    async def is_away() -> bool:
+        return await probed(health_probe, address, "redis") == 4
+
+    try:
+        await until(is_away, description="the scheduler says that redis is away")
+        assert await probed(health_probe, address) == 0  # it still takes calls, and says what is missing
+    finally:
+        await stack.start("valkey")
+
+    async def is_back() -> bool:
+        return await probed(health_probe, address, "redis") == 0
+
+    await until(is_back, description="redis is back")
+    await stack.stop("scheduler-0")
+    assert await probed(health_probe, address) == 2
+    await stack.start("scheduler-0")
 
 
 async def test_s3_answers_to_nobody_without_a_key(stack: Stack) -> None:
