@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from cinnabar_scheduler.model_policy import Budget, Period, ProviderPolicy, Span, span_at
 from cinnabar_scheduler.policy import (
     Limit,
     Policy,
@@ -86,12 +88,71 @@ def test_a_named_queue_inherits_what_it_leaves_out() -> None:
             "[queues.default]\nretry.failed = { base_seconds = 2, cap_seconds = 1 }",
             "queues.default.retry.failed.cap_seconds must be at least base_seconds",
         ),
+        ("[providers.default]\nfailures = 0", "providers.default.failures must be a whole number from 1"),
+        ("[providers.named.x]\nconcurrency = -1", "providers.named.x.concurrency must be"),
+        ("[providers.named.x]\nrecovery_seconds = 0", "providers.named.x.recovery_seconds must be"),
+        ("[providers.named.x]\nrpm = 1", "providers.named.x.rpm is not a setting"),
+        ("[providers.named.'X Y']", "providers.named.X Y is not a name"),
+        (
+            "[tenants.default]\nbudgets.tenant.period = 'week'",
+            "tenants.default.budgets.tenant.period must be one of day, month, none",
+        ),
+        ("[tenants.default]\nbudgets.tenant.tokens = -1", "tenants.default.budgets.tenant.tokens must be"),
+        ("[tenants.default]\nbudgets.course.cost = nan", "tenants.default.budgets.course.cost must be"),
+        ("[tenants.default]\nbudgets.student.cost = 1", "tenants.default.budgets.student is not a setting"),
+        (
+            "[tenants.named.a]\nbudgets.named.net.tokens = 1",
+            "tenants.named.a.budgets.named.net is not the name of a course or an assignment",
+        ),
     ],
 )
 def test_what_is_refused(text: str, problem: str) -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(text)
     assert any(line.startswith(problem) for line in caught.value.problems), caught.value.problems
+
+
+def test_providers_and_budgets_inherit_what_they_leave_out() -> None:
+    policy = parse_policy(
+        """
+        [providers.default]
+        recovery_seconds = 30
+        tokens_per_minute = 90_000
+        [providers.named.local]
+        concurrency = 2
+        [tenants.default]
+        budgets.tenant = { tokens = 1_000_000, cost = 12.5 }
+        budgets.course.period = "day"
+        [tenants.named.acme]
+        budgets.tenant.tokens = 7
+        budgets.named."courses/net".tokens = 5
+        budgets.named."courses/net/assignments/a1" = { cost = 0.000001, period = "none" }
+        """
+    )
+    local = policy.provider("local")
+    assert local == ProviderPolicy(concurrency=2, tokens_per_minute=90_000, recovery_seconds=30.0)
+    assert policy.provider("other").failures == 5
+    acme = policy.tenant("acme").budgets
+    assert acme.tenant == Budget(7, 12_500_000, Period.MONTH)
+    assert acme.named == {
+        "courses/net": Budget(5, 0, Period.DAY),
+        "courses/net/assignments/a1": Budget(0, 1, Period.NONE),
+    }
+    assert policy.tenant("other").budgets.tenant == Budget(1_000_000, 12_500_000, Period.MONTH)
+
+
+@pytest.mark.parametrize(
+    ("period", "moment", "name", "end"),
+    [
+        (Period.DAY, "2024-02-29T23:59:59.9+00:00", "2024-02-29", "2024-03-01T00:00:00+00:00"),
+        (Period.MONTH, "2024-12-01T00:00:00+00:00", "2024-12", "2025-01-01T00:00:00+00:00"),
+        (Period.MONTH, "2024-01-31T12:00:00+00:00", "2024-01", "2024-02-01T00:00:00+00:00"),
+        (Period.NONE, "2024-01-31T12:00:00+00:00", "always", None),
+    ],
+)
+def test_periods_end_by_utc(period: Period, moment: str, name: str, end: str | None) -> None:
+    span = span_at(period, datetime.fromisoformat(moment).timestamp())
+    assert span == Span(name, None if end is None else int(datetime.fromisoformat(end).timestamp() * 1000))
 
 
 def test_every_problem_is_told_at_once() -> None:

@@ -8,6 +8,11 @@ The text form is TOML; every key may be left out, unknown ones are refused::
     limits.tenant = { units = 600_000, seconds = 60 }
     limits.user = { units = 600_000, seconds = 60 }
     limits.method.CreateSubmission = { units = 100, seconds = 60 }
+    # Of language models, for all of the tenant, each of its courses, each assignment; 0: without a limit.
+    budgets.tenant = { tokens = 0, cost = 0.0, period = "month" }    # or "day", or "none"
+    budgets.course = { tokens = 0, cost = 0.0, period = "month" }
+    budgets.assignment = { tokens = 0, cost = 0.0, period = "none" }
+    budgets.named."courses/net" = { tokens = 0, cost = 0.0, period = "month" }
 
     [tenants.named.acme]           # what is left out is that of the default
     weight = 10
@@ -24,7 +29,18 @@ The text form is TOML; every key may be left out, unknown ones are refused::
     [queues.named.free-text]
     retry.failed.attempts = 8
 
-A limit of 0 units is none. Limits of methods are per user.
+    [providers.default]            # of language models; 0: without a limit
+    concurrency = 0                # calls at once, of all graders together
+    requests_per_minute = 0
+    tokens_per_minute = 0
+    failures = 5                   # in a row: the breaker opens
+    recovery_seconds = 60
+
+    [providers.named.local]
+    concurrency = 2
+
+A limit of 0 units is none. Limits of methods are per user. Costs are in the currency of the prices that
+graders are told.
 """
 
 from __future__ import annotations
@@ -35,12 +51,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cinnabar_common.names import is_id
+from cinnabar_common.names import AssignmentName, CourseName, is_id
+from cinnabar_scheduler.model_policy import MICROS, Budget, Budgets, Period, ProviderPolicy
 
 MAX_WEIGHT = 1000
 MAX_PARTITIONS = 64
 MAX_UNITS = 10**9
+MAX_TOKENS = 10**12
 DAY_SECONDS = 86_400.0
+
+
+_PERIODS = tuple(period.value for period in Period)
 
 
 class PolicyError(ValueError):
@@ -74,6 +95,7 @@ class TenantPolicy:
             "SubmitGrading": Limit(100, 60.0),
         }
     )
+    budgets: Budgets = field(default_factory=Budgets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +127,8 @@ class Policy:
     anonymous_limit: Limit | None = Limit(600, 60.0)
     default_queue: QueuePolicy = QueuePolicy()
     queues: Mapping[str, QueuePolicy] = field(default_factory=dict[str, QueuePolicy])
+    default_provider: ProviderPolicy = field(default_factory=ProviderPolicy)
+    providers: Mapping[str, ProviderPolicy] = field(default_factory=dict[str, ProviderPolicy])
 
     def tenant(self, name: str) -> TenantPolicy:
         """That of a tenant."""
@@ -114,6 +138,10 @@ class Policy:
         """That of a queue."""
         return self.queues.get(name, self.default_queue)
 
+    def provider(self, name: str) -> ProviderPolicy:
+        """That of a provider of language models."""
+        return self.providers.get(name, self.default_provider)
+
 
 def parse_policy(text: str) -> Policy:
     """The policy in a TOML text. Raises PolicyError with everything that is wrong."""
@@ -122,12 +150,14 @@ def parse_policy(text: str) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError([f"not TOML: {error}"]) from error
     reader = _Reader()
-    root = reader.table(document, "", {"tenants", "queues", "anonymous"})
+    root = reader.table(document, "", {"tenants", "queues", "anonymous", "providers"})
     anonymous = reader.table(root.get("anonymous", {}), "anonymous", {"limit"})
     tenants = reader.table(root.get("tenants", {}), "tenants", {"default", "named"})
     queues = reader.table(root.get("queues", {}), "queues", {"default", "named"})
+    providers = reader.table(root.get("providers", {}), "providers", {"default", "named"})
     default_tenant = reader.tenant(tenants.get("default", {}), "tenants.default", TenantPolicy())
     default_queue = reader.queue(queues.get("default", {}), "queues.default", QueuePolicy())
+    default_provider = reader.provider(providers.get("default", {}), "providers.default", ProviderPolicy())
     policy = Policy(
         default_tenant=default_tenant,
         tenants={
@@ -139,6 +169,11 @@ def parse_policy(text: str) -> Policy:
         queues={
             name: reader.queue(value, f"queues.named.{name}", default_queue)
             for name, value in reader.named(queues.get("named", {}), "queues.named").items()
+        },
+        default_provider=default_provider,
+        providers={
+            name: reader.provider(value, f"providers.named.{name}", default_provider)
+            for name, value in reader.named(providers.get("named", {}), "providers.named").items()
         },
     )
     if reader.problems:
@@ -168,7 +203,7 @@ class _Reader:
         return found
 
     def tenant(self, value: object, path: str, default: TenantPolicy) -> TenantPolicy:
-        found = self.table(value, path, {"weight", "max_concurrency", "limits"})
+        found = self.table(value, path, {"weight", "max_concurrency", "limits", "budgets"})
         limits = self.table(found.get("limits", {}), f"{path}.limits", {"tenant", "user", "method"})
         methods = self.table(limits.get("method", {}), f"{path}.limits.method", None)
         own = {
@@ -183,7 +218,55 @@ class _Reader:
             tenant_limit=self.limit(limits.get("tenant"), f"{path}.limits.tenant", default.tenant_limit),
             user_limit=self.limit(limits.get("user"), f"{path}.limits.user", default.user_limit),
             method_limits={method: limit for method, limit in merged.items() if limit is not None},
+            budgets=self.budgets(found.get("budgets", {}), f"{path}.budgets", default.budgets),
         )
+
+    def budgets(self, value: object, path: str, default: Budgets) -> Budgets:
+        found = self.table(value, path, {"tenant", "course", "assignment", "named"})
+        own = self.table(found.get("named", {}), f"{path}.named", None)
+        self.problems += [
+            f"{path}.named.{name} is not the name of a course or an assignment"
+            for name in own
+            if AssignmentName.parse(name) is None and CourseName.parse(name) is None
+        ]
+        course = self.budget(found.get("course", {}), f"{path}.course", default.course)
+        assignment = self.budget(found.get("assignment", {}), f"{path}.assignment", default.assignment)
+        named = {
+            name: self.budget(
+                budget,
+                f"{path}.named.{name}",
+                default.named.get(name, assignment if "/assignments/" in name else course),
+            )
+            for name, budget in own.items()
+        }
+        tenant = self.budget(found.get("tenant", {}), f"{path}.tenant", default.tenant)
+        return Budgets(tenant, course, assignment, {**default.named, **named})
+
+    def budget(self, value: object, path: str, default: Budget) -> Budget:
+        found = self.table(value, path, {"tokens", "cost", "period"})
+        cost = found.get("cost", default.cost_micros / MICROS)
+        if type(cost) not in (int, float) or not 0 <= cost <= MAX_UNITS:
+            self.problems.append(f"{path}.cost must be a number from 0 to {MAX_UNITS}")
+            cost = 0
+        period = found.get("period", default.period.value)
+        if period not in _PERIODS:
+            self.problems.append(f"{path}.period must be one of {', '.join(_PERIODS)}")
+            period = default.period.value
+        return Budget(
+            self.whole(found, "tokens", path, default.tokens, 0, MAX_TOKENS),
+            round(cost * MICROS),
+            Period(period),
+        )
+
+    def provider(self, value: object, path: str, default: ProviderPolicy) -> ProviderPolicy:
+        bounds = {"concurrency": 0, "requests_per_minute": 0, "tokens_per_minute": 0, "failures": 1}
+        found = self.table(value, path, {*bounds, "recovery_seconds"})
+        numbers = {
+            key: self.whole(found, key, path, cast("int", getattr(default, key)), least, MAX_UNITS)
+            for key, least in bounds.items()
+        }
+        recovery = self.seconds(found, "recovery_seconds", path, default.recovery_seconds)
+        return ProviderPolicy(**numbers, recovery_seconds=recovery)
 
     def queue(self, value: object, path: str, default: QueuePolicy) -> QueuePolicy:
         found = self.table(value, path, {"partitions", "max_faults", "retry"})

@@ -1,0 +1,402 @@
+"""Who may call a language model, and what came of it: breaker, budgets, rates, shared answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol, TypeAlias
+
+from cinnabar_common.clock import Clock
+from cinnabar_scheduler.model_policy import Budget, Budgets, ProviderPolicy, Span, span_at
+from cinnabar_scheduler.policy import Policy
+
+SHARED_SECONDS = 86_400.0
+"""How long an answer is shared."""
+MAX_SHARED_BYTES = 64 * 1024
+"""Of one answer; a larger one is not shared."""
+SHARED_ROOM_BYTES = 128 * 1024 * 1024
+"""Of all answers together; the oldest make room."""
+GRACE_SECONDS = 5.0
+"""A permit outlives its call by so much, so that a time-out can be told."""
+ASK_AGAIN_SECONDS = 0.25
+"""For those who wait for a place, or for what another asks just now."""
+PROBE_AGAIN_SECONDS = 1.0
+"""For those who are denied while a probe is under way."""
+RATE_SECONDS = 60.0
+CHANGES = 1000
+"""Budgets written to storage in one call."""
+
+
+class BreakerState(IntEnum):
+    """State of a circuit breaker; the numbers are those of the proto."""
+
+    CLOSED = 1
+    OPEN = 2
+    HALF_OPEN = 3
+
+
+class WaitReason(IntEnum):
+    """Why not now; the numbers are those of the proto."""
+
+    IN_FLIGHT = 1
+    CONCURRENCY = 2
+    RATE = 3
+
+
+class DenialReason(IntEnum):
+    """Why not at all; the numbers are those of the proto."""
+
+    BREAKER_OPEN = 1
+    BUDGET_EXHAUSTED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task belongs."""
+
+    tenant: str
+    course: str
+    assignment: str
+
+    @property
+    def course_scope(self) -> str:
+        """Name of the budget of the course."""
+        return f"courses/{self.course}"
+
+    @property
+    def assignment_scope(self) -> str:
+        """Name of the budget of the assignment."""
+        return f"{self.course_scope}/assignments/{self.assignment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A budget that a call is charged to. ``scope`` is empty for the tenant's."""
+
+    level: str
+    scope: str
+    budget: Budget
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that somebody wants to make.
+
+    ``tokens`` and ``cost_micros`` are the most that it may use; ``share_key`` is empty when its answer is
+    for nobody else; ``purses`` go from the widest to the narrowest.
+    """
+
+    tenant: str
+    provider: str
+    policy: ProviderPolicy
+    purses: tuple[Purse, ...]
+    tokens: int
+    cost_micros: int = 0
+    share_key: bytes = b""
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Go ahead. ``expires_ms`` is a unix time; ``probe``: it decides whether the breaker closes."""
+
+    token: str
+    probe: bool
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The same was asked before."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again after so many µs."""
+
+    reason: WaitReason
+    retry_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Fall back. After ``retry_us`` it may be otherwise; None when nobody knows."""
+
+    reason: DenialReason
+    retry_us: int | None = None
+    level: str = ""
+
+
+Answer: TypeAlias = Permit | Shared | Wait | Denied
+
+
+class How(IntEnum):
+    """How a call ended; the numbers are those of ``model_end.lua``."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    USELESS = 3
+    THROTTLED = 4
+    NOT_MADE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What came of a call. ``retry_us`` is how long a provider that is THROTTLED wants to be left alone."""
+
+    how: How
+    tokens: int = 0
+    cost_micros: int = 0
+    result: bytes = b""
+    retry_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """A provider as all know it. ``retry_ms``: unix time from which on a probe may go, None when closed."""
+
+    provider: str
+    breaker: BreakerState
+    failures: int
+    retry_ms: int | None
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was settled on a budget in a period."""
+
+    scope: str
+    span: str
+    tokens: int
+    cost_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is settled on a budget, and what calls under way have reserved."""
+
+    spent: Spent
+    tokens_reserved: int
+    cost_reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A budget of which more is spent than was written down; ``mark`` tells this change from later ones."""
+
+    tenant: str
+    spent: Spent
+    mark: int
+
+
+class ModelCallsUnavailable(Exception):
+    """the store of model calls does not answer"""
+
+
+class BudgetsUnknown(Exception):
+    """the store does not know what the tenant has spent: it is to be restored first"""
+
+
+class ModelCallStore(Protocol):
+    """What all graders share about the providers of models. Each call is atomic.
+
+    Every method raises ModelCallsUnavailable: what it did is then not known.
+    """
+
+    async def begin(self, call: Call) -> Answer:
+        """Decides, by the first of these that applies:
+
+        1. an answer is shared under the key: Shared
+        2. the breaker is open and its time has not come, or a probe is under way: Denied
+        3. spent, reserved and wanted exceed a budget: Denied, with the widest such level
+        4. the same is under way: Wait
+        5. the provider asked for patience, or its requests or tokens of a minute are used up: Wait
+        6. its places are all taken: Wait
+        7. Permit; the first one after the breaker's time is the probe.
+
+        A permit reserves on all purses, takes a place, and ends by itself ``GRACE_SECONDS`` after the
+        time-out: it then counts as neither success nor failure. Raises BudgetsUnknown, instead of 3 and
+        later, when it has nothing of the tenant.
+        """
+        ...
+
+    async def end(self, token: str, ending: Ending, policy: ProviderPolicy) -> BreakerState:
+        """Ends a call; returns the state of the breaker afterwards. An unknown token changes nothing.
+
+        SUCCESS and USELESS are charged with what they used; what was reserved is released in any case.
+        While closed, a failure counts, and the last one allowed opens; an answer of any kind starts the
+        count again, THROTTLED leaves it. A probe that was answered closes the breaker, its failure opens it
+        for the time again, NOT_MADE leaves the next call to be the probe. How other calls end changes
+        nothing while the breaker is not closed.
+        """
+        ...
+
+    async def providers(self) -> list[ProviderState]:
+        """Every provider that was asked for, by name."""
+        ...
+
+    async def usage(self, tenant: str) -> list[Usage]:
+        """Of the budgets that the tenant ever spent on, by scope. Raises BudgetsUnknown."""
+        ...
+
+    async def restore(self, tenant: str, spent: Sequence[Spent]) -> None:
+        """Makes known what a tenant has spent, as far as it is not known."""
+        ...
+
+    async def changes(self, limit: int) -> list[Change]:
+        """Budgets on which was spent since they were last ``kept``."""
+        ...
+
+    async def kept(self, changes: Sequence[Change]) -> None:
+        """These are written down; those that changed again meanwhile stay changed."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where what was spent is safe. Every method raises StoreUnavailable."""
+
+    async def spent(self, tenant: str) -> list[Spent]:
+        """What is written down of a tenant."""
+        ...
+
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Writes down; within a period an amount never falls."""
+        ...
+
+
+class Places(Protocol):
+    """Where revisions of assignments belong."""
+
+    async def place(self, tenant: str, revision: str) -> Place | None:
+        """None when the tenant has no such revision. Raises StoreUnavailable."""
+        ...
+
+
+class ModelCalls:
+    """The store under the policy in force. Raises what the store does, and StoreUnavailable."""
+
+    def __init__(
+        self, store: ModelCallStore, ledger: Ledger, policy: Callable[[], Policy], clock: Clock
+    ) -> None:
+        """``clock`` is that of the store."""
+        self._store = store
+        self._ledger = ledger
+        self._policy = policy
+        self._clock = clock
+
+    async def begin(
+        self,
+        place: Place,
+        provider: str,
+        *,
+        tokens: int,
+        cost_micros: int,
+        share_key: bytes,
+        timeout_seconds: float,
+    ) -> Answer:
+        """See ModelCallStore."""
+        policy = self._policy()
+        call = Call(
+            tenant=place.tenant,
+            provider=provider,
+            policy=policy.provider(provider),
+            purses=purses_of(policy.tenant(place.tenant).budgets, place, self._clock.time()),
+            tokens=tokens,
+            cost_micros=cost_micros,
+            share_key=share_key,
+            timeout_seconds=timeout_seconds,
+        )
+        try:
+            return await self._store.begin(call)
+        except BudgetsUnknown:
+            await self._restore(place.tenant)
+        return await self._store.begin(call)
+
+    async def end(self, token: str, ending: Ending) -> BreakerState:
+        """See ModelCallStore."""
+        return await self._store.end(token, ending, self._policy().provider(provider_of(token)))
+
+    async def providers(self) -> list[ProviderState]:
+        """See ModelCallStore."""
+        return await self._store.providers()
+
+    async def budgets(self, tenant: str) -> list[tuple[Purse, Usage]]:
+        """The tenant's first, then those of courses and assignments that something was spent on, by scope."""
+        try:
+            found = await self._store.usage(tenant)
+        except BudgetsUnknown:
+            await self._restore(tenant)
+            found = await self._store.usage(tenant)
+        known = {usage.spent.scope: usage for usage in found}
+        budgets, now = self._policy().tenant(tenant).budgets, self._clock.time()
+        result: list[tuple[Purse, Usage]] = []
+        for scope in sorted({"", *known, *budgets.named}):
+            purse = purse_of(budgets, scope, now)
+            fresh = Spent(scope, purse.span.name, 0, 0)
+            usage = known.get(scope, Usage(fresh, 0, 0))
+            if usage.spent.span != purse.span.name:
+                usage = Usage(fresh, usage.tokens_reserved, usage.cost_reserved)
+            result.append((purse, usage))
+        return result
+
+    async def checkpoint(self) -> int:
+        """Writes down what was spent since the last time; returns on how many budgets."""
+        written = 0
+        while changes := await self._store.changes(CHANGES):
+            await self._ledger.save(changes)
+            await self._store.kept(changes)
+            written += len(changes)
+            if len(changes) < CHANGES:
+                break
+        return written
+
+    async def _restore(self, tenant: str) -> None:
+        await self._store.restore(tenant, await self._ledger.spent(tenant))
+
+
+def purses_of(budgets: Budgets, place: Place, now: float) -> tuple[Purse, ...]:
+    """What a call for a task of ``place`` is charged to, at a unix time."""
+    return tuple(purse_of(budgets, scope, now) for scope in ("", place.course_scope, place.assignment_scope))
+
+
+def purse_of(budgets: Budgets, scope: str, now: float) -> Purse:
+    """The budget of a scope, at a unix time."""
+    if not scope:
+        level, budget = "tenant", budgets.tenant
+    elif "/assignments/" in scope:
+        level, budget = "assignment", budgets.assignment
+    else:
+        level, budget = "course", budgets.course
+    budget = budgets.named.get(scope, budget)
+    return Purse(level, scope, budget, span_at(budget.period, now))
+
+
+def provider_of(token: str) -> str:
+    """Name of the provider that a permit is for."""
+    return token.partition(".")[0]
+
+
+def token_for(provider: str, secret: str) -> str:
+    """A permit's token."""
+    return f"{provider}.{secret}"
+
+
+def exhausted_us(budget: Budget, span: Span, spent: Spent, call: Call, now_us: int) -> int | None:
+    """When a call that does not fit now may fit, in µs; None when nobody knows.
+
+    What calls under way have reserved comes free soon; what is spent, with the next period.
+    """
+    alone = (budget.tokens == 0 or spent.tokens + call.tokens <= budget.tokens) and (
+        budget.cost_micros == 0 or spent.cost_micros + call.cost_micros <= budget.cost_micros
+    )
+    if alone:
+        return round(PROBE_AGAIN_SECONDS * 1e6)
+    never = 0 < budget.tokens < call.tokens or 0 < budget.cost_micros < call.cost_micros
+    if never or span.ends_ms is None:
+        return None
+    return max(0, span.ends_ms * 1000 - now_us)
