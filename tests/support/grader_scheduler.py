@@ -73,6 +73,7 @@ class MemoryScheduler(WorkServiceServicer):
         self.ended: list[Stream] = []
         self.results: dict[str, list[pb.Outcome]] = {}
         self.reports: list[int] = []
+        self.progress: list[pb.Progress] = []
         self.violations: list[str] = []
         self.receipts = receipts
         self.pulses = True
@@ -207,6 +208,10 @@ class MemoryScheduler(WorkServiceServicer):
                 stream.heartbeats.append(list(request.heartbeat.lease_tokens))
             case "report":
                 return self._report(stream, request.report)
+            case "progress":
+                if request.progress.lease_token in stream.seen:
+                    return "no progress after the outcome"
+                self.progress.append(request.progress)
             case _:
                 return "hello only once"
         return None

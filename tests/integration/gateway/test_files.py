@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from cinnabar_grader.adapters.scheduler_stream import SchedulerStream, StreamSet
 from cinnabar_grader.convert import CompiledItems
 from cinnabar_grader.graders import ANSWER, CriterionScore, Graded, Outcome, Provenance, Task
 from cinnabar_grader.graders import Artifact as NewArtifact
+from cinnabar_grader.pipeline import Lane
 from cinnabar_local import sql
 from tests.support.gateway_suite import PARENT, Real, create_request, real_gateway
 from tests.support.gateway_world import INSTRUCTOR, OTHER_STUDENT, STUDENT, Metadata, refusal_of, refused
@@ -159,12 +161,11 @@ async def scribe(real: Real) -> AsyncGenerator[None]:
             settings=StreamSettings(
                 version="1",
                 credits={"text": 4},
-                executors={"text": executor},
                 compiled=CompiledItems(),
                 transfers=executor,
             ),
         )
-        stream.serve(Scribe())
+        stream.serve("text", partial(Lane, Scribe(), executor=executor))
         async with asyncio.TaskGroup() as group:
             group.create_task(stream.run())
             yield

@@ -7,10 +7,15 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
+import pytest
+
+from cinnabar_grader.adapters import scheduler_stream
 from cinnabar_grader.adapters.scheduler_stream import SchedulerStream, StreamSettings
 from cinnabar_grader.convert import CompiledItems
 from cinnabar_grader.graders import Outcome, Task
+from cinnabar_grader.pipeline import Lane
 from cinnabar_grader.rules.text import text_grader
 from tests.support.grader_items import homework
 from tests.support.grader_scheduler import MemoryScheduler, Stream, scheduler_running
@@ -69,12 +74,11 @@ async def bench(
                 settings=StreamSettings(
                     version="1",
                     credits={"text": credits},
-                    executors={"text": executor},
                     compiled=CompiledItems(),
                     items_bytes=items_bytes,
                 ),
             )
-            stream.serve(grader)
+            stream.serve("text", partial(Lane, grader, executor=executor))
             group.create_task(stream.run())
             await scheduler.until(lambda: bool(scheduler.streams), "the worker connects")
             try:
@@ -128,14 +132,27 @@ async def test_drain_hands_back_what_has_not_begun_and_reports_what_runs() -> No
         await it.stream.drain(20)
 
 
-async def test_a_drain_that_takes_too_long_gives_the_leases_up() -> None:
+async def test_a_drain_that_takes_too_long_hands_back_what_runs() -> None:
     async with bench(MemoryScheduler()) as it:
         await it.begin(2)
         connection = it.connection
         await it.stream.drain(0.05)
         await it.scheduler.until(lambda: connection in it.scheduler.ended, "the stream ends")
-        assert not it.scheduler.results
+        assert connection.half_closed
+        assert [one.WhichOneof("result") for (one,) in it.scheduler.results.values()] == ["released"] * 2
         assert len(it.scheduler.waiting["text"]) == 2
+
+
+async def test_a_drain_that_nobody_takes_note_of_gives_the_leases_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scheduler_stream, "CLOSING_SECONDS", 0.1)
+    async with bench(MemoryScheduler(receipts=False)) as it:
+        await it.begin(2)
+        connection = it.connection
+        await it.stream.drain(0.05)
+        await it.scheduler.until(lambda: connection in it.scheduler.ended, "the stream ends")
+        assert "drain gave up" in caplog.text
 
 
 async def test_outcomes_of_a_lost_stream_are_dropped() -> None:
@@ -162,7 +179,7 @@ async def test_drain_before_a_scheduler_was_found_ends_at_once() -> None:
     stream = SchedulerStream(
         "127.0.0.1:9",
         worker="w1",
-        settings=StreamSettings(version="1", credits={"text": 1}, executors={}, compiled=CompiledItems()),
+        settings=StreamSettings(version="1", credits={"text": 1}, compiled=CompiledItems()),
     )
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(stream.run())

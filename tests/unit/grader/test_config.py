@@ -11,16 +11,24 @@ from cinnabar_grader.config import GraderConfig
 def test_only_the_scheduler_must_be_named() -> None:
     config = load(GraderConfig, prefix="GRADER_", env={"GRADER_SCHEDULER_TARGET": "a:1, b:2,a:1"})
     assert config.addresses == ("a:1", "b:2")
-    assert config.credits_per_queue == {"choice": 256, "numeric": 256, "text": 256, "free-text": 32}
+    assert [config.credits_of(queue) for queue in ("text", "free-text", "code-python")] == [256, 32, 20]
+    assert {"choice", "free-text", "llm", "code-python"} <= set(config.queues)
 
 
 def test_credits_of_some_queues() -> None:
     env = {
         "GRADER_SCHEDULER_TARGET": "a:1",
-        "GRADER_QUEUES": "text,free-text",
-        "GRADER_CREDITS": "free-text=4,choice=9",
+        "GRADER_QUEUES": "text,free-text,custom-chess",
+        "GRADER_CREDITS": "free-text=4,custom-chess=9",
+        "GRADER_MAX_WORKERS": "5",
     }
-    assert load(GraderConfig, prefix="GRADER_", env=env).credits_per_queue == {"text": 256, "free-text": 4}
+    config = load(GraderConfig, prefix="GRADER_", env=env)
+    assert [config.credits_of(queue) for queue in ("text", "free-text", "custom-chess", "llm")] == [
+        256,
+        4,
+        9,
+        5,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,8 @@ def test_credits_of_some_queues() -> None:
         ("CREDITS", "text", "not queue=number"),
         ("CREDITS", "text=0", "not queue=number"),
         ("CREDITS", "essay=5", "not queue=number"),
+        ("QUEUES", "custom-", "'custom-' is not a queue"),
+        ("MAX_WORKERS", "0", "1 to 1000"),
         ("SEMANTIC_THREADS", "0", "1 or more"),
         ("SEMANTIC_THREADS", "many", "not a whole number"),
         ("DRAIN_SECONDS", "-1", "0 to 3600"),

@@ -24,13 +24,15 @@ from cinnabar_grader.graders import (
     Grader,
     LeaseToken,
     Outcome,
+    Progress,
     Provenance,
     StoredArtifact,
     Task,
     Ungradable,
 )
-from cinnabar_grader.pipeline import FILES_AT_ONCE, Lane
+from cinnabar_grader.pipeline import Desk, Lane
 from cinnabar_grader.rules.text import TextRule, text_grader
+from cinnabar_grader.transfers import FILES_AT_ONCE
 from tests.support.waiting import until
 
 RULE = TextRule(points=2, accepted=["red ink"])
@@ -81,6 +83,9 @@ class Tray:
     def finished(self, outcomes: Iterable[Outcome]) -> None:
         self.outcomes.update((outcome.token, outcome) for outcome in outcomes)
 
+    def progressed(self, progress: Progress) -> None:
+        raise AssertionError("texts have no progress")
+
     async def until(self, *tokens: str) -> None:
         await until(lambda: self.outcomes.keys() == set(tokens), f"outcomes of {tokens}")
 
@@ -93,7 +98,8 @@ def task(token: str, upload: str = "", *, item: object = RULE, text: str = "red 
 @asynccontextmanager
 async def working(tray: Tray, shelf: Shelf | None, grader: Grader | None = None) -> AsyncGenerator[Lane]:
     with ThreadPoolExecutor(1) as executor:
-        lane = Lane(grader or text_grader(), work=tray, executor=executor, reported=lambda: None, files=shelf)
+        desk = Desk(work=tray, reported=lambda: None, files=shelf)
+        lane = Lane(grader or text_grader(), desk, executor)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(lane.run())
             yield lane

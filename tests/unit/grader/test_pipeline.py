@@ -16,10 +16,11 @@ from cinnabar_grader.graders import (
     LeaseToken,
     NumberAnswer,
     Outcome,
+    Progress,
     Task,
     Ungradable,
 )
-from cinnabar_grader.pipeline import Lane, graded
+from cinnabar_grader.pipeline import Desk, Lane, graded
 from cinnabar_grader.rules.choice import choice_grader
 from cinnabar_grader.rules.judging import RuleGrader, Verdict
 from cinnabar_grader.rules.numeric import NumericRule, numeric_grader
@@ -196,13 +197,16 @@ class Tray:
     def finished(self, outcomes: Iterable[Outcome]) -> None:
         self.outcomes += outcomes
 
+    def progressed(self, progress: Progress) -> None:
+        raise AssertionError("batches have no progress")
+
 
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_a_lane_works_in_batches_and_tells(blocks: bool) -> None:
     tray = Tray([task(str(number)) for number in range(7)])
     done = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
-        lane = Lane(Picky(blocks=blocks), work=tray, executor=executor, reported=done.set)
+        lane = Lane(Picky(blocks=blocks), Desk(work=tray, reported=done.set), executor)
         assert await lane.run_once() == 3
         assert done.is_set()
         assert [outcome.token for outcome in tray.outcomes] == ["0", "1", "2"]

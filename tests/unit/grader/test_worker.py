@@ -9,7 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cinnabar_grader.graders import Failed, FailureCode, LeaseToken, Released, Task
+from cinnabar_grader.graders import (
+    Failed,
+    FailureCode,
+    LeaseToken,
+    Progress,
+    Released,
+    Task,
+    TestResult,
+    TestVerdict,
+)
 from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report, WorkerSession
 
 
@@ -205,6 +214,66 @@ def test_abandon_closes_at_once(session: WorkerSession) -> None:
     assert session.take() == [Close()]
 
 
+def test_progress_is_told_when_it_is_time_and_only_the_newest_of_what_runs(session: WorkerSession) -> None:
+    session.leased(tasks("a", "b", "c", "d"))
+    session.start("q", 3)
+    for token in ("a", "b", "c", "d", "unknown"):
+        session.progressed(Progress(LeaseToken(token), []))
+    newest = Progress(LeaseToken("a"), [TestResult("t", TestVerdict.ACCEPTED, 1, 1)])
+    session.progressed(newest)
+    session.finished(outcomes("b"))
+    session.cancelled(tokens_of("c"))
+    assert reported(session.take()) == ["b"]
+    assert session.progressing
+    session.tell()
+    assert [message for message in session.take() if isinstance(message, Progress)] == [newest]
+    assert not session.progressing
+    session.tell()
+    assert session.take() == []
+
+
+def test_progress_of_many_tasks_is_told_by_turns() -> None:
+    session = WorkerSession({"q": 200})
+    session.welcomed(max_credits=0)
+    names = [str(number) for number in range(100)]
+    session.leased(tasks(*names))
+    session.start("q", 100)
+    for name in names:
+        session.progressed(Progress(LeaseToken(name), []))
+    told: list[list[str]] = []
+    while session.progressing:
+        session.tell()
+        told.append([message.token for message in session.take() if isinstance(message, Progress)])
+    assert told == [names[:64], names[64:]]
+
+
+def test_what_runs_can_be_handed_back(session: WorkerSession) -> None:
+    a, b, c = tasks("a", "b", "c")
+    session.leased([a, b, c])
+    session.start("q", 2)
+    session.finished(outcomes("b"))
+    session.hand_back()
+    assert (a.cancelled, b.cancelled) == (True, False)
+    session.finished(outcomes("a"))  # too late
+    assert session.take() == [Report([*outcomes("b"), Released(LeaseToken("c")), Released(LeaseToken("a"))])]
+    session.receipted(tokens_of("a", "b", "c"))
+    assert session.take() == [Close()]
+
+
+def test_more_or_fewer_tasks_are_taken_ahead(session: WorkerSession) -> None:
+    session.want("q", 12)
+    session.want("unknown", 3)
+    assert session.take() == [Grant("q", 4)]
+    session.want("q", 2)
+    names = [str(number) for number in range(11)]
+    session.leased(tasks(*names))
+    session.start("q", 99)
+    session.finished(outcomes(*names))
+    assert session.take() == [Report(outcomes(*names))]
+    session.receipted(tokens_of(*names))
+    assert session.take() == [Grant("q", 1)]
+
+
 QUEUES: tuple[str, ...] = ("p", "q")
 
 
@@ -263,6 +332,8 @@ class Conversation(RuleBasedStateMachine):
                     assert self.credits[queue] <= self.limit
                 case Heartbeat(tokens):
                     assert set(tokens) == self.leases
+                case Progress(token):
+                    assert token in self.running
                 case Close():
                     assert self.draining
                     assert not self.leases
@@ -285,6 +356,20 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def beat(self) -> None:
         self.session.beat()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def progress(self, data: st.DataObject) -> None:
+        self.session.progressed(Progress(LeaseToken(data.draw(st.sampled_from(self.running))), []))
+
+    @rule()
+    def tell(self) -> None:
+        self.session.tell()
+
+    @precondition(lambda self: self.draining)
+    @rule()
+    def hand_back(self) -> None:
+        self.session.hand_back()
 
     @rule(share=st.sampled_from((0.0, 0.25, 0.5, 1.0)))
     def throttle(self, share: float) -> None:

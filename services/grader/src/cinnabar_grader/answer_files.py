@@ -15,7 +15,6 @@ from cinnabar_grader.graders import (
     FailureCode,
     FileAnswer,
     Graded,
-    Grader,
     LeaseToken,
     Outcome,
     Provenance,
@@ -29,6 +28,20 @@ NOT_TEXT = "NOT_TEXT"
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ARTIFACTS = 20
 MAX_TITLE = 128
+
+
+class Author(Protocol):
+    """Who is named as the author of grades."""
+
+    @property
+    def name(self) -> str:
+        """Name in provenance."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Rises when the same answer could be graded differently."""
+        ...
 
 
 class NotText(Exception):
@@ -47,7 +60,7 @@ class Files(Protocol):
         ...
 
 
-def not_text(task: Task, grader: Grader) -> Outcome:
+def not_text(task: Task, author: Author) -> Outcome:
     """The grade of a file that is not text: nothing, in every part of the rubric."""
     points = getattr(task.item, "points", None)
     if not isinstance(points, float | int):
@@ -60,7 +73,7 @@ def not_text(task: Task, grader: Grader) -> Outcome:
         points,
         [CriterionScore(name, 0.0, most) for name, most in parts or [(ANSWER, points)]],
         phrase(language, NOT_TEXT),
-        Provenance(grader.name, grader.version),
+        Provenance(author.name, author.version),
         flags=(NOT_TEXT,),
     )
 

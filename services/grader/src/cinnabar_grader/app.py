@@ -9,9 +9,9 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from cinnabar_common.health import HealthBoard
@@ -19,38 +19,22 @@ from cinnabar_common.server import serving
 from cinnabar_grader.adapters.scheduler_stream import SchedulerStream, StreamSettings
 from cinnabar_grader.config import GraderConfig
 from cinnabar_grader.convert import CompiledItems
-from cinnabar_grader.free_text import FreeTextGrader, Scorer
-from cinnabar_grader.graders import Grader
+from cinnabar_grader.kinds import KINDS, Kind
 from cinnabar_grader.pace import Pace
-from cinnabar_grader.rules.choice import choice_grader
-from cinnabar_grader.rules.numeric import numeric_grader
-from cinnabar_grader.rules.text import text_grader
-from cinnabar_grader.semantic import SemanticRequest, SemanticScorer
+from cinnabar_grader.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
-RULES: dict[str, Callable[[], Grader]] = {
-    "choice": choice_grader,
-    "numeric": numeric_grader,
-    "text": text_grader,
-}
-FREE_TEXT = "free-text"
 TRANSFERS = 8
 """Files that are moved at once."""
 LAG_SAMPLES_PER_SECOND = 20
 
-_PROBES = (
-    SemanticRequest(question="What falls?", references=("An apple falls.",), answer="The apple falls."),
-    SemanticRequest(question="什么落下？", references=("苹果从树上落下。",), answer="苹果落下。"),
-)
 
-
-class Dependencies:
-    """What health asks: whether a scheduler is there and the model is loaded."""
+class Ears:
+    """What health asks of the streams."""
 
     def __init__(self, streams: Sequence[SchedulerStream]) -> None:
         self._streams = streams
-        self.model_loaded = False
 
     async def scheduler(self) -> None:
         """ConnectionError unless some scheduler has welcomed us."""
@@ -62,11 +46,6 @@ class Dependencies:
         if all(stream.deaf for stream in self._streams):
             raise ConnectionError("no scheduler is heard")
 
-    async def model(self) -> None:
-        """RuntimeError unless every model of the free-text grader is loaded."""
-        if not self.model_loaded:
-            raise RuntimeError("the model is not loaded")
-
 
 def worker_id(configured: str) -> str:
     """The configured id, or host, process id and a random part."""
@@ -77,19 +56,16 @@ def worker_id(configured: str) -> str:
 
 
 @asynccontextmanager
-async def running(config: GraderConfig) -> AsyncGenerator[int]:
+async def running(config: GraderConfig, kinds: Sequence[Kind] = KINDS) -> AsyncGenerator[int]:
     """The grader, working; yields the port of its health service. Drains on exit."""
-    with ExitStack() as stack:
-        executors = {
-            queue: stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=queue))
-            for queue in config.queues
-        }
+    async with AsyncExitStack() as exits:
+        workshop = Workshop(config, kinds, exits)
+        await workshop.open()
         settings = StreamSettings(
             version=version("cinnabar-grader"),
-            credits=config.credits_per_queue,
-            executors=executors,
+            credits={queue: config.credits_of(queue) for queue in workshop.queues},
             compiled=CompiledItems(),
-            transfers=stack.enter_context(ThreadPoolExecutor(TRANSFERS, thread_name_prefix="files")),
+            transfers=exits.enter_context(ThreadPoolExecutor(TRANSFERS, thread_name_prefix="files")),
         )
         name = worker_id(config.worker)
         streams = [
@@ -97,23 +73,20 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
             SchedulerStream(address, worker=f"{name}-{index}" if index else name, settings=settings)
             for index, address in enumerate(config.addresses)
         ]
-        dependencies = Dependencies(streams)
-        checks = {"scheduler": dependencies.scheduler}
-        if FREE_TEXT in config.queues:
-            checks["model"] = dependencies.model
-        board = HealthBoard(checks, overall=dependencies.hearing, interval_seconds=0.5)
+        ears = Ears(streams)
+        board = HealthBoard(
+            {"scheduler": ears.scheduler, **workshop.checks}, overall=ears.hearing, interval_seconds=0.5
+        )
         async with (
             serving(config.listen, register=lambda server: None, services=(), health=board) as port,
             asyncio.TaskGroup() as group,
         ):
-            for queue in config.queues:
-                if queue in RULES:
-                    _serve(streams, RULES[queue]())
-            loader = group.create_task(_load(config, streams, dependencies), name="model-loader")
+            workshop.serve(streams)
+            loader = group.create_task(workshop.open_late(streams), name="loader")
             pacer = group.create_task(_keep_pace(streams), name="pace")
             for stream in streams:
                 group.create_task(stream.run(), name=f"scheduler-{stream.address}")
-            log.info("worker started", extra={"worker": name, "queues": list(config.queues)})
+            log.info("worker started", extra={"worker": name, "queues": workshop.queues})
             try:
                 yield port
             finally:
@@ -121,11 +94,6 @@ async def running(config: GraderConfig) -> AsyncGenerator[int]:
                 pacer.cancel()
                 await board.drain()
                 await asyncio.gather(*(stream.drain(config.drain_seconds) for stream in streams))
-
-
-def _serve(streams: Sequence[SchedulerStream], grader: Grader) -> None:
-    for stream in streams:
-        stream.serve(grader)
 
 
 async def _keep_pace(streams: Sequence[SchedulerStream]) -> None:
@@ -139,27 +107,3 @@ async def _keep_pace(streams: Sequence[SchedulerStream]) -> None:
             log.info("pace changed", extra={"share": pace.share, "lag_seconds": round(pace.lag_seconds, 3)})
             for stream in streams:
                 stream.throttle(pace.share)
-
-
-async def _load(config: GraderConfig, streams: Sequence[SchedulerStream], dependencies: Dependencies) -> None:
-    """Loads the model while the other queues are worked on already."""
-    if FREE_TEXT not in config.queues:
-        return
-    scorer, complete = await asyncio.to_thread(load_scorer, config.semantic_threads)
-    dependencies.model_loaded = complete
-    log.info("free-text grader ready", extra={"model": complete})
-    _serve(streams, FreeTextGrader(scorer))
-
-
-def load_scorer(threads: int) -> tuple[Scorer, bool]:
-    """The scorer, warmed up, and whether every model of it is there.
-
-    Without its models it scores on words alone and marks its scores as fallback.
-    """
-    try:
-        scorer = SemanticScorer.load(threads=threads)
-        scores = scorer.score(_PROBES)
-    except Exception as error:  # a broken model package must not keep answers waiting for ever
-        log.error("model not loaded, scoring on words alone", exc_info=error)
-        return SemanticScorer(english=None, multilingual=None), False
-    return scorer, not any(score.fallback for score in scores)

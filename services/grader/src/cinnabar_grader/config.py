@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cinnabar_common import queues as names
 from cinnabar_common.names import ID_RULE, is_id
 
-QUEUES = ("choice", "numeric", "text", "free-text")
 DEFAULT_CREDITS = {"choice": 256, "numeric": 256, "text": 256, "free-text": 32}
 """Tasks of a queue that one stream takes ahead: some 10 ms of rules, some 0.3 s of the model."""
 
@@ -19,14 +19,16 @@ class GraderConfig:
     """Addresses of schedulers, "host:port[,host:port…]"; one stream to each."""
     listen: str = "0.0.0.0:50054"
     """Where health and reflection are served."""
-    queues: tuple[str, ...] = QUEUES
-    """Which queues to work on."""
+    queues: tuple[str, ...] = names.KNOWN
+    """Which queues to work on; those that cannot be served here are left out."""
     credits: tuple[str, ...] = ()
     """"queue=number" where the number of tasks taken ahead differs from the default."""
     semantic_threads: int = 1
     """Threads of one pass of the free-text model."""
+    max_workers: int = 20
+    """Most tasks under way at once, for each kind that mostly waits."""
     drain_seconds: float = 10.0
-    """How long running work may take to finish after SIGTERM."""
+    """How long running work may take to finish after SIGTERM; what does not is handed back."""
     worker: str = ""
     """Id of the worker; made of host, process id and a random part when empty."""
 
@@ -37,14 +39,16 @@ class GraderConfig:
         if not self.queues:
             problems.append("GRADER_QUEUES names no queue")
         problems += [
-            f"GRADER_QUEUES: {queue!r} is not a queue" for queue in self.queues if queue not in QUEUES
+            f"GRADER_QUEUES: {queue!r} is not a queue" for queue in self.queues if not is_queue(queue)
         ]
         for entry in self.credits:
             queue, _, number = entry.partition("=")
-            if queue not in QUEUES or not number.isdecimal() or int(number) < 1:
+            if not is_queue(queue) or not number.isdecimal() or int(number) < 1:
                 problems.append(f"GRADER_CREDITS: {entry!r} is not queue=number")
         if self.semantic_threads < 1:
             problems.append("GRADER_SEMANTIC_THREADS must be 1 or more")
+        if not 1 <= self.max_workers <= 1000:
+            problems.append("GRADER_MAX_WORKERS must be 1 to 1000")
         if not 0 <= self.drain_seconds <= 3600:
             problems.append("GRADER_DRAIN_SECONDS must be 0 to 3600")
         if self.worker and not is_id(self.worker):
@@ -59,9 +63,16 @@ class GraderConfig:
         return tuple(dict.fromkeys(part for part in parts if part))
 
     @property
-    def credits_per_queue(self) -> dict[str, int]:
-        """Credits to keep open, for each of ``queues``."""
-        wanted = DEFAULT_CREDITS | {
-            queue: int(number) for queue, _, number in (entry.partition("=") for entry in self.credits)
-        }
-        return {queue: wanted[queue] for queue in self.queues}
+    def configured_credits(self) -> dict[str, int]:
+        """What ``credits`` says."""
+        return {queue: int(number) for queue, _, number in (entry.partition("=") for entry in self.credits)}
+
+    def credits_of(self, queue: str) -> int:
+        """Credits to keep open on a queue."""
+        return self.configured_credits.get(queue) or DEFAULT_CREDITS.get(queue, self.max_workers)
+
+
+def is_queue(name: str) -> bool:
+    """Whether tasks can be in a queue of this name: a known one, or that of a custom kind."""
+    custom = name.removeprefix(names.CUSTOM_PREFIX)
+    return name in names.KNOWN or (custom != name and is_id(custom) and is_id(name))

@@ -201,6 +201,8 @@ def request_of(message: Message) -> pb.WorkRequest | None:
             return report_of(outcomes)
         case Grant(queue, credits):
             return pb.WorkRequest(ready=pb.Ready(queue=queue, credits=credits))
+        case Progress():
+            return progress_of(message)
         case Heartbeat(tokens):
             return pb.WorkRequest(heartbeat=pb.Heartbeat(lease_tokens=tokens))
         case Close():

@@ -134,6 +134,8 @@ class CriterionScore:
 class TestVerdict(IntEnum):
     """What the run of a test came to; the numbers of `TestResult.Verdict`."""
 
+    __test__ = False  # it is no test of ours
+
     ACCEPTED = 1
     WRONG_ANSWER = 2
     TIME_LIMIT = 3

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from cinnabar_grader.graders import LeaseToken, Outcome, Released, Task
+from cinnabar_grader.graders import LeaseToken, Outcome, Progress, Released, Task
 
 log = logging.getLogger(__name__)
 
 MAX_REPORT = 1000
 """Outcomes of one report; a limit of the protocol."""
+MAX_PROGRESS = 64
+"""Tasks of which is told at a time how far they are; the rest waits for the next time."""
 UNRECEIPTED_LIMIT = 4
 """Leases of a queue that may exist at all, in multiples of its credits; the rest waits for receipts."""
 GRANT_FRACTION = 8
@@ -53,7 +55,7 @@ class Close:
     """Nothing more will be said: half-close."""
 
 
-Message: TypeAlias = "Grant | Report | Heartbeat | Close"
+Message: TypeAlias = "Grant | Report | Progress | Heartbeat | Close"
 
 
 class LeaseState(Enum):
@@ -104,9 +106,12 @@ class WorkerSession:
         self._held: dict[LeaseToken, _Lease] = {}
         self._finished: deque[Outcome] = deque()
         self._strays: deque[Outcome] = deque()
+        self._progress: dict[LeaseToken, Progress] = {}
         self._share = 1.0
         self._welcomed = False
+        self._max_credits = 0
         self._beating = False
+        self._telling = False
         self._draining = False
         self._closed = False
 
@@ -114,6 +119,11 @@ class WorkerSession:
     def held(self) -> int:
         """Leases that have no receipt yet."""
         return len(self._held)
+
+    @property
+    def tokens(self) -> list[LeaseToken]:
+        """Of all leases that have no receipt yet."""
+        return list(self._held)
 
     @property
     def closed(self) -> bool:
@@ -128,8 +138,15 @@ class WorkerSession:
     def welcomed(self, *, max_credits: int) -> None:
         """The scheduler accepted the hello; at most ``max_credits`` may be open per queue (0: any)."""
         self._welcomed = True
-        for queue in self._queues.values():
-            queue.wanted = min(queue.wanted, max_credits or queue.wanted)
+        self._max_credits = max_credits
+
+    def want(self, name: str, credits: int) -> None:
+        """From now on take so many tasks of a queue ahead; unknown queues are ignored.
+
+        Credits that are granted stay; they are just not granted again.
+        """
+        if name in self._queues:
+            self._queues[name].wanted = credits
 
     def open(self, name: str) -> None:
         """The grader of this queue is ready; unknown queues are ignored."""
@@ -184,6 +201,21 @@ class WorkerSession:
                 lease.state = LeaseState.FINISHED
                 self._finished.append(outcome)
 
+    def progressed(self, progress: Progress) -> None:
+        """Takes what is finished of a running task; only the newest of a task is told, and not at once."""
+        lease = self._held.get(progress.token)
+        if lease is not None and lease.state is LeaseState.RUNNING:
+            self._progress[progress.token] = progress
+
+    @property
+    def progressing(self) -> bool:
+        """Whether there is progress to be told."""
+        return bool(self._progress)
+
+    def tell(self) -> None:
+        """It is time to tell progress."""
+        self._telling = True
+
     def receipted(self, tokens: Iterable[LeaseToken]) -> None:
         """These outcomes are dealt with."""
         self._forget(tokens)
@@ -211,6 +243,15 @@ class WorkerSession:
                     lease.state = LeaseState.FINISHED
                     self._finished.append(Released(task.token))
 
+    def hand_back(self) -> None:
+        """Hand back what runs too; its outcomes are dropped from now on."""
+        self.drain()
+        for token, lease in self._held.items():
+            if lease.state is LeaseState.RUNNING:
+                lease.state = LeaseState.FINISHED
+                lease.task.cancelled = True
+                self._finished.append(Released(token))
+
     def abandon(self) -> None:
         """Close now; the scheduler puts what a closing stream holds back into the queue."""
         self.drain()
@@ -225,6 +266,9 @@ class WorkerSession:
         messages: list[Message] = []
         if outcomes := self._reportable():
             messages.append(Report(outcomes))
+        if self._telling:
+            messages += self._tellable()
+        self._telling = False
         if self._beating:
             messages.append(Heartbeat(list(self._held)))
         self._beating = False
@@ -248,11 +292,24 @@ class WorkerSession:
                 outcomes.append(outcome)
         return outcomes
 
+    def _tellable(self) -> list[Message]:
+        """Progress of tasks that still run, the first MAX_PROGRESS."""
+        messages: list[Message] = []
+        for token in list(self._progress):
+            lease = self._held.get(token)
+            if len(messages) == MAX_PROGRESS:
+                break
+            progress = self._progress.pop(token)
+            if lease is not None and lease.state is LeaseState.RUNNING:
+                messages.append(progress)
+        return messages
+
     def _grants(self) -> Iterable[Grant]:
         for name, queue in self._queues.items():
             if not queue.opened:
                 continue
-            wanted = max(1, int(queue.wanted * self._share))
+            wanted = min(queue.wanted, self._max_credits or queue.wanted)
+            wanted = max(1, int(wanted * self._share))
             missing = min(
                 wanted - queue.open - queue.unreported,
                 wanted * UNRECEIPTED_LIMIT - queue.open - queue.held,

@@ -22,8 +22,8 @@ from cinnabar_common.interceptors import sole
 from cinnabar_grader import convert
 from cinnabar_grader.adapters.files import StreamFiles
 from cinnabar_grader.convert import CompiledItems, StreamItems
-from cinnabar_grader.graders import Grader, LeaseToken
-from cinnabar_grader.pipeline import Lane
+from cinnabar_grader.graders import LeaseToken
+from cinnabar_grader.pipeline import Desk, LaneOf, QueueLane
 from cinnabar_grader.worker import WorkerSession
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ ITEMS_BYTES = 64 * 1024 * 1024
 stream and so may not be forgotten, but memory must have a bound."""
 HEARTBEAT_SECONDS = 1.0
 """Interval of heartbeats when the scheduler names none."""
+PROGRESS_SECONDS = 0.25
+"""Pause between two times of telling progress."""
 LEASE_SECONDS = 15.0
 """How long a scheduler may say nothing before it has told its lease duration."""
 LISTEN_STEPS = 20
@@ -59,9 +61,7 @@ class StreamSettings:
 
     version: str
     credits: Mapping[str, int]
-    """Tasks to take ahead, per queue."""
-    executors: Mapping[str, Executor]
-    """Where the blocking work of each queue runs."""
+    """Tasks to take ahead, for each queue of the hello."""
     compiled: CompiledItems
     transfers: Executor | None = None
     """Where files are moved; without it answers that are files cannot be graded."""
@@ -81,7 +81,8 @@ class SchedulerStream:
         self.address = address
         self._worker = worker
         self._settings = settings
-        self._graders: dict[str, Grader] = {}
+        self._lanes: dict[str, LaneOf] = {}
+        self._wanted: dict[str, int] = {}
         self._current: _Connection | None = None
         self._share = 1.0
         self._lease_seconds = LEASE_SECONDS
@@ -105,11 +106,17 @@ class SchedulerStream:
         if self._current is not None:
             self._current.throttle(share)
 
-    def serve(self, grader: Grader) -> None:
+    def serve(self, queue: str, lane_of: LaneOf) -> None:
         """The grader of a queue is ready: ask for its tasks, now and on every later stream."""
-        self._graders[grader.queue] = grader
+        self._lanes[queue] = lane_of
         if self._current is not None:
-            self._current.serve(grader)
+            self._current.serve(queue, lane_of)
+
+    def want(self, queue: str, credits: int) -> None:
+        """Take so many tasks of a queue ahead, now and on every later stream."""
+        self._wanted[queue] = credits
+        if self._current is not None:
+            self._current.want(queue, credits)
 
     async def run(self) -> None:
         """Keeps a stream open until drained."""
@@ -130,12 +137,14 @@ class SchedulerStream:
         files = StreamFiles(stub, transfers) if transfers is not None else None
         current = _Connection(stub.Work(timeout=None), self._settings, self._heard, files)
         current.throttle(self._share)
+        for queue, credits in self._wanted.items():
+            current.want(queue, credits)
         self._current = current
         fields = {"scheduler": self.address}
         try:
             await current.run(
                 convert.hello(self._worker, list(self._settings.credits), self._settings.version),
-                self._graders.values(),
+                self._lanes,
             )
             log.info("stream ended", extra=fields)
         except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as errors:
@@ -155,20 +164,30 @@ class SchedulerStream:
         self._lease_seconds = lease_seconds
 
     async def drain(self, seconds: float) -> None:
-        """Hands back what has not begun, reports what runs, closes; gives up after ``seconds``.
+        """Hands back what has not begun, reports what runs, closes.
 
-        Safe to call at any time, and again; returns when `run` has ended, or soon will.
+        What still runs after ``seconds`` is stopped and handed back too; a scheduler that does not
+        take it within `CLOSING_SECONDS` finds the stream closed. Safe to call at any time, and again;
+        returns when `run` has ended, or soon will.
         """
         self._stopping.set()
         if self._current is not None:
             self._current.drain()
+        if await self._ended(seconds):
+            return
+        if self._current is not None:
+            log.info("work handed back", extra={"scheduler": self.address, "held": self._current.held})
+            self._current.hand_back()
+        if not await self._ended(CLOSING_SECONDS) and self._current is not None:
+            log.warning("drain gave up", extra={"scheduler": self.address, "held": self._current.held})
+            self._current.abandon()
+
+    async def _ended(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
-                return
-        if self._current is not None:
-            log.warning("drain gave up", extra={"scheduler": self.address, "held": self._current.held})
-            self._current.abandon()
+                return True
+        return False
 
     async def _pause(self, failures: int) -> None:
         shortest, longest = BACKOFF_SECONDS
@@ -217,10 +236,11 @@ class _Connection:
         self._settings = settings
         self._session = WorkerSession(settings.credits)
         self._items = StreamItems(settings.compiled)
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, QueueLane] = {}
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
+        self._progressed = asyncio.Event()
         self._over = asyncio.Event()
 
     @property
@@ -228,21 +248,19 @@ class _Connection:
         """Leases without a receipt."""
         return self._session.held
 
-    def serve(self, grader: Grader) -> None:
-        """Opens the queue of a grader."""
-        if grader.queue not in self._settings.credits or grader.queue in self._lanes or self._over.is_set():
+    def serve(self, queue: str, lane_of: LaneOf) -> None:
+        """Opens a queue."""
+        if queue not in self._settings.credits or queue in self._lanes or self._over.is_set():
             return
-        executor = self._settings.executors[grader.queue]
-        lane = Lane(
-            grader,
-            work=self._session,
-            executor=executor,
-            reported=self._news.set,
-            files=self._files,
-        )
-        self._lanes[grader.queue] = lane
-        self._spawn(lane.run(), f"lane-{grader.queue}")
-        self._session.open(grader.queue)
+        lane = lane_of(Desk(work=self._session, reported=self._news.set, files=self._files))
+        self._lanes[queue] = lane
+        self._spawn(lane.run(), f"lane-{queue}")
+        self._session.open(queue)
+        self._news.set()
+
+    def want(self, queue: str, credits: int) -> None:
+        """Takes more or fewer tasks of a queue ahead."""
+        self._session.want(queue, credits)
         self._news.set()
 
     def throttle(self, share: float) -> None:
@@ -255,12 +273,19 @@ class _Connection:
         self._session.drain()
         self._news.set()
 
+    def hand_back(self) -> None:
+        """Stops what runs, and ends the stream when that has been reported."""
+        self._session.hand_back()
+        for lane in self._lanes.values():
+            lane.cancel(self._session.tokens)
+        self._news.set()
+
     def abandon(self) -> None:
         """Ends the stream now."""
         self._session.abandon()
         self._over.set()
 
-    async def run(self, hello: pb.WorkRequest, graders: Iterable[Grader]) -> None:
+    async def run(self, hello: pb.WorkRequest, lanes: Mapping[str, LaneOf]) -> None:
         """From hello to the end of the stream.
 
         A group of AioRpcError or TimeoutError when it is lost, or the scheduler says nothing for a lease.
@@ -269,8 +294,9 @@ class _Connection:
             async with self._group:
                 self._spawn(self._read(hello), "stream-reader")
                 self._spawn(self._write(), "stream-writer")
-                for grader in graders:
-                    self.serve(grader)
+                self._spawn(self._tell(), "stream-progress")
+                for queue, lane_of in list(lanes.items()):
+                    self.serve(queue, lane_of)
                 await self._over.wait()
                 for task in self._tasks:
                     task.cancel()
@@ -322,7 +348,10 @@ class _Connection:
                 session.receipted([LeaseToken(receipt.lease_token) for receipt in receipts])
                 _note(receipts)
             case "cancellations":
-                session.cancelled(map(LeaseToken, response.cancellations.lease_tokens))
+                tokens = [LeaseToken(token) for token in response.cancellations.lease_tokens]
+                session.cancelled(tokens)
+                for lane in self._lanes.values():
+                    lane.cancel(tokens)
             case "pulse":
                 pass
             case "welcome" | None:
@@ -341,6 +370,8 @@ class _Connection:
                             await self._call.write(request)
                     if self._session.closed:
                         break
+                if self._session.progressing:
+                    self._progressed.set()
             await self._call.done_writing()
             await asyncio.sleep(CLOSING_SECONDS)
             self._over.set()
@@ -355,6 +386,16 @@ class _Connection:
             await asyncio.sleep(step)
             self._silence += step
         raise TimeoutError("the scheduler says nothing")
+
+    async def _tell(self) -> None:
+        """Lets progress go out, but not oftener than every `PROGRESS_SECONDS`."""
+        while True:
+            await self._progressed.wait()
+            self._session.tell()
+            self._news.set()
+            await asyncio.sleep(PROGRESS_SECONDS)
+            if not self._session.progressing:
+                self._progressed.clear()
 
     async def _beat(self, interval: float) -> None:
         while True:
