@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from bench import reshard, stored
-from bench.stored import Database, Servers, Service, graded, key, new_submissions
+from bench.stored import AUTHORS, Database, Servers, Service, graded, key, new_submissions
 from cinnabar_common.names import BUCKETS
 
 T = TypeVar("T")
@@ -31,6 +31,10 @@ SHARDS_LISTED = 10
 FEW = 10_000
 MANY = 2_000_000
 COST_ROUNDS = 20
+# What lets a checkpoint of production begin, whichever comes first: the default `checkpoint_timeout`, and
+# half of the `max_wal_size` of deploy/, where Postgres begins the next one.
+CHECKPOINT_SECONDS = 300.0
+CHECKPOINT_BYTES = 1 << 30
 NAMES = (
     "storage_creates_per_second",
     "storage_grade_commits_per_second",
@@ -145,7 +149,15 @@ async def _pages(servers: Servers, scale: float) -> list[float]:
 
 
 async def _cost_ratio(servers: Servers, scale: float) -> float:
-    """Time of a row's create, commit and get with MANY stored over that with FEW: medians, in turn."""
+    """Time of a row's create, commit and get with MANY stored over that with FEW, in turn, under full load.
+
+    After a checkpoint Postgres writes a whole page into its log when it first touches it, and more rows
+    have more pages: the batches in which that happens cost more, then no batch does until the next
+    checkpoint. So both are measured. A round of all authors after a CHECKPOINT touches every page that
+    these rows go to; what it takes longer than as many batches after it is the price of a checkpoint. The
+    cost of a batch is the median of the batches after it, and its part of that price: one checkpoint is
+    shared by as many batches as fit between two of them at this load, by time or by volume of the log.
+    """
     few, many = await servers.databases("few"), await servers.databases("many")
     async with servers.service(few) as small, servers.service(many) as large:
         stored_few = max(BATCH, int(FEW * min(1.0, 5 * scale)))
@@ -156,18 +168,41 @@ async def _cost_ratio(servers: Servers, scale: float) -> float:
                 for number, database in enumerate(databases):
                     buckets = range(number * width, (number + 1) * width)
                     group.create_task(database.fill(number * share + 1, (number + 1) * share, buckets))
+        for service in (small, large):
+            await _cost(service, 0)  # connections, plans and code are warm
         for database in (*few, *many):
             await database.settle()
-        costs: dict[Service, list[float]] = {}
-        for number in range(max(6, int(COST_ROUNDS * scale))):
-            for service in (small, large) if number % 2 else (large, small):
-                costs.setdefault(service, []).append(await _cost(service))
-    return statistics.median(costs[large][1:]) / statistics.median(costs[small][1:])
+        services = (small, large)
+        rounds = max(6, int(COST_ROUNDS * scale))
+        touching = max(4, int(AUTHORS // BATCH * min(1.0, 5 * scale)))
+        after_checkpoint = await _costs(services, range(touching))
+        before = await _log_bytes(few)
+        steady = await _costs(services, range(rounds))
+        # Both lie on the same servers and write the same.
+        written = (await _log_bytes(few) - before) / rounds / len(services)
+        costs: list[float] = []
+        for service in services:
+            usual = statistics.median(steady[service])
+            price = max(0.0, sum(after_checkpoint[service]) - usual * touching)
+            costs.append(usual + price / min(CHECKPOINT_SECONDS / usual, CHECKPOINT_BYTES / written))
+    return costs[1] / costs[0]
 
 
-async def _cost(service: Service) -> float:
-    """Seconds of a batch from its create to its get."""
-    submissions = new_submissions(BATCH)
+async def _costs(services: Sequence[Service], numbers: Iterable[int]) -> dict[Service, list[float]]:
+    """Seconds of each batch by service; they take turns, and so does who begins."""
+    in_turn = list(services)
+    costs: dict[Service, list[float]] = {service: [] for service in in_turn}
+    for number in numbers:
+        in_turn.reverse()
+        for service in in_turn:
+            costs[service].append(await _cost(service, number))
+    return costs
+
+
+async def _cost(service: Service, number: int) -> float:
+    """Seconds of a batch from its create to its get; the next number has the next authors."""
+    first = number * BATCH
+    submissions = new_submissions(BATCH, [f"author-{n % AUTHORS}" for n in range(first, first + BATCH)])
     outcomes = [graded(submission) for submission in submissions]
     keys = [key(submission) for submission in submissions]
     started = time.perf_counter()
@@ -175,6 +210,11 @@ async def _cost(service: Service) -> float:
     await service.commit(outcomes)
     await service.get(keys)
     return time.perf_counter() - started
+
+
+async def _log_bytes(databases: Sequence[Database]) -> float:
+    """How far the logs of their servers are, on average."""
+    return statistics.mean([await database.log_bytes() for database in databases])
 
 
 async def measure(folder: Path, wanted: set[str], rounds: int, scale: float) -> dict[str, Sequence[float]]:

@@ -184,6 +184,15 @@ class Database:
             await connection.execute("CHECKPOINT")
         await self.replayed()
 
+    async def log_bytes(self) -> int:
+        """How much its server has written into its log, ever."""
+        async with sql.connected(self.server.primary.superuser_url) as connection:
+            written = await connection.fetchval(
+                "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
+            )
+        assert isinstance(written, int)
+        return written
+
     async def replayed(self) -> None:
         """Waits until the replica has all."""
         async with sql.connected(self.server.primary.superuser_url) as connection:

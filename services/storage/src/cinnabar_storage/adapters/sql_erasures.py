@@ -52,7 +52,10 @@ WHERE erasure_id = (
 RETURNING {_COLUMNS}
 """
 _TO_ERASE = """
-SELECT submission_id FROM submissions WHERE tenant = $1 AND author = $2 ORDER BY submission_id LIMIT $3
+SELECT submission_id FROM (
+    SELECT submission_id FROM submissions WHERE tenant = $1 AND author = $2 OFFSET 0
+) AS own
+ORDER BY submission_id LIMIT $3
 """
 # Whoever changes a submission holds this lock, or that of one of its tasks.
 _LOCK = """

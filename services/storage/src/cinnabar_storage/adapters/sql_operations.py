@@ -22,6 +22,7 @@ WITH cancelled AS (
     UPDATE tasks t SET state = 3, update_time = now()
     FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
     WHERE t.submission_id = k.submission_id AND t.tenant = k.tenant AND t.state = 1 AND t.generation = 1
+        AND t.submission_id = ANY($2)
     RETURNING t.*
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
@@ -40,6 +41,7 @@ WITH opened AS (
     FROM unnest($2::text[], $3::text[]) AS k(submission_id, item_id)
     JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = $1
     WHERE t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1 AND t.state = 2
+        AND t.submission_id = ANY($2) AND s.submission_id = ANY($2)
     RETURNING t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
               coalesce(t.priority, s.priority) AS priority,
               coalesce(t.revision_id, s.revision_id) AS revision_id,
@@ -60,6 +62,7 @@ SELECT k.submission_id, k.item_id, o.tenant, o.queue, o.generation,
 FROM unnest($2::text[], $3::text[]) AS k(submission_id, item_id)
 LEFT JOIN opened o ON o.submission_id = k.submission_id AND o.item_id = k.item_id
 LEFT JOIN tasks t ON t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1
+    AND t.submission_id = ANY($2)
 """
 # A queue belongs to no tenant and no submission: those columns of its audit row are empty.
 _SET_QUEUE_CONTROL = """

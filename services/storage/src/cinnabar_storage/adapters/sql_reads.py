@@ -54,6 +54,8 @@ def held(column: str, count: str, mask: str) -> str:
     return f"((SELECT count(*) FROM buckets) = {count} OR {asked})"
 
 
+# What is asked for by key is looked up key by key: OFFSET 0 leaves the planner no other way. Its
+# statistics are old whenever a table has just grown, and the scan that they recommend reads all of it.
 # Without answers where there is no room. Sizes are known without reading what is large.
 _SUBMISSIONS = """
 SELECT submission_id, tenant, course, assignment, revision_id, author, priority,
@@ -66,7 +68,10 @@ FROM (
                WHERE g.submission_id = s.submission_id AND g.tenant = s.tenant
            ), 0)) OVER (given ROWS UNBOUNDED PRECEDING) AS bytes
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(tenant, submission_id, n)
-    JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = k.tenant
+    CROSS JOIN LATERAL (
+        SELECT * FROM submissions found
+        WHERE found.submission_id = k.submission_id AND found.tenant = k.tenant OFFSET 0
+    ) AS s
     WINDOW given AS (ORDER BY k.n)
 ) AS sized
 ORDER BY number
@@ -75,15 +80,20 @@ _TASKS = """
 SELECT t.submission_id, t.item_id, t.queue, t.generation, t.state, t.reason, t.attempts, t.update_time,
        coalesce(t.regrade_id, ''), t.shadow
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-JOIN tasks t ON t.submission_id = k.submission_id AND t.tenant = k.tenant AND NOT t.shadow
+CROSS JOIN LATERAL (
+    SELECT * FROM tasks found
+    WHERE found.submission_id = k.submission_id AND found.tenant = k.tenant AND NOT found.shadow OFFSET 0
+) AS t
 """
 _GRADES = """
-SELECT DISTINCT ON (g.submission_id, g.item_id)
-       g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time,
+SELECT g.submission_id, g.item_id, g.generation, g.score, g.grade, g.create_time,
        g.kind, coalesce(g.revision_id, ''), coalesce(g.regrade_id, '')
 FROM unnest($1::text[], $2::text[]) AS k(tenant, submission_id)
-JOIN grades g ON g.submission_id = k.submission_id AND g.tenant = k.tenant AND g.kind <> 3
-ORDER BY g.submission_id, g.item_id, g.generation DESC
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (found.item_id) * FROM grades found
+    WHERE found.submission_id = k.submission_id AND found.tenant = k.tenant AND found.kind <> 3
+    ORDER BY found.item_id, found.generation DESC
+) AS g
 """
 _IDS = f"""
 SELECT submission_id FROM submissions
@@ -91,9 +101,12 @@ WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR submission
     AND {held("submission_id", "$6", "$7")}
 ORDER BY submission_id DESC LIMIT $5
 """
+# All of the author's, and then those of the assignment: never the other way round.
 _IDS_OF_AUTHOR = """
-SELECT submission_id FROM submissions
-WHERE tenant = $1 AND course = $2 AND assignment = $3 AND ($4 = '' OR submission_id < $4) AND author = $6
+SELECT submission_id FROM (
+    SELECT submission_id, course, assignment FROM submissions WHERE tenant = $1 AND author = $6 OFFSET 0
+) AS own
+WHERE course = $2 AND assignment = $3 AND ($4 = '' OR submission_id < $4)
 ORDER BY submission_id DESC LIMIT $5
 """
 _ASSIGNMENTS = """
@@ -190,8 +203,12 @@ ORDER BY submission_id, item_id
 _OPEN_GENERATIONS = """
 SELECT array_agg(coalesce(t.generation, 0) ORDER BY k.n)
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k(tenant, submission_id, item_id, n)
-LEFT JOIN tasks t ON t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = k.tenant
-    AND t.state = 1
+LEFT JOIN LATERAL (
+    SELECT generation FROM tasks found
+    WHERE found.submission_id = k.submission_id AND found.item_id = k.item_id AND found.tenant = k.tenant
+        AND found.state = 1
+    OFFSET 0
+) AS t ON true
 """
 _QUEUE_CONTROLS = "SELECT queue, state, actor FROM queue_controls ORDER BY queue"
 # One statement, so one snapshot: it adds up whatever is committed meanwhile. A

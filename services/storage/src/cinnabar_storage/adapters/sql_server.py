@@ -91,6 +91,10 @@ SELECT array_agg(k) FROM unnest($1::smallint[]) AS k
 WHERE NOT EXISTS (SELECT FROM buckets b WHERE b.bucket = k AND b.state <= $2)
 """
 _ROUTED_BY = "SELECT set_config('cinnabar.map', $1, false)"
+# Every statement has its index. A plan that scans is made from statistics of when the table was
+# smaller, and costs more with every row until somebody analyzes it. And what lies in memory or on
+# flash is read at any place for nearly the same price.
+_BY_INDEX = {"enable_seqscan": "off", "random_page_cost": "1.1"}
 
 
 class Server:
@@ -115,7 +119,9 @@ class Server:
         pool_wait_seconds: float,
         connect_seconds: float,
         statement_seconds: float,
+        scans: bool = False,
     ) -> None:
+        """``scans``: statements may read whole tables, as counting does."""
         self.name = name
         self._held: BucketSet | None = None
         self._version = 0
@@ -130,6 +136,7 @@ class Server:
                 "plan_cache_mode": "force_custom_plan",
                 "jit": "off",
                 "statement_timeout": str(int(statement_seconds * 1000)),
+                **({} if scans else _BY_INDEX),
             },
             pool_size=pool_size,
             max_overflow=0,

@@ -313,7 +313,13 @@ async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> A
     """A shard that is watched for the length of the block. ``urls``: the primary's, then the replicas'."""
 
     def server(
-        url: str, name: str, pool_size: int, statement_seconds: float, wait_seconds: float | None = None
+        url: str,
+        name: str,
+        pool_size: int,
+        statement_seconds: float,
+        wait_seconds: float | None = None,
+        *,
+        scans: bool = False,
     ) -> Server:
         return Server(
             url,
@@ -322,6 +328,7 @@ async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> A
             pool_wait_seconds=wait_seconds or config.pool_wait_seconds,
             connect_seconds=config.connect_seconds,
             statement_seconds=statement_seconds,
+
         )
 
     names = [f"shard-{index}", *(f"shard-{index}.replica-{replica}" for replica in range(len(urls) - 1))]

@@ -89,17 +89,11 @@ submissions = Table(
     # Tasks that it was accepted with; null when a release wrote it that did not know the column.
     Column("task_count", Integer),
     PrimaryKeyConstraint("submission_id", name="submissions_pkey"),
-    # An instructor's list of an assignment, and a student's own.
+    # An instructor's list of an assignment.
     Index("submissions_by_assignment", "tenant", "course", "assignment", "submission_id"),
-    Index("submissions_by_author", "tenant", "author", "submission_id"),
-    Index(
-        "submissions_by_request",
-        "tenant",
-        "author",
-        "request_id",
-        unique=True,
-        postgresql_where=text("request_id IS NOT NULL"),
-    ),
+    # A student's own, and of each request one. Every row goes to another page of it, and each page that is
+    # touched first after a checkpoint goes into the log whole: hence one index for both, not two.
+    Index("submissions_of_author", "tenant", "author", "request_id", unique=True),
     info={"moves_by": "submission_id"},
 )
 
@@ -173,6 +167,9 @@ grades = Table(
     # Null where it is the revision of the submission.
     _id("revision_id", nullable=True),
     _id("regrade_id", nullable=True),
+    # Of a grade that a person should look at: why, and the points of its item. Else null.
+    Column("flags", ARRAY(Text)),
+    Column("max_score", Double),
     PrimaryKeyConstraint("submission_id", "item_id", "generation", name="grades_pkey"),
     Index(
         "grades_by_regrade",
@@ -190,6 +187,29 @@ grades = Table(
         "submission_id",
         "item_id",
         postgresql_where=text("generation > 1 AND kind IN (2, 4)"),
+    ),
+    info={"moves_by": "submission_id"},
+)
+
+# Grades that wait for a person: of each item at most one, the newest that counts and asked for it.
+reviews = Table(
+    "reviews",
+    metadata,
+    _id("submission_id"),
+    _id("item_id"),
+    _id("tenant"),
+    _id("course"),
+    _id("assignment"),
+    Column("generation", Integer, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("max_score", Double, nullable=False),
+    Column("flags", ARRAY(Text), nullable=False),
+    _time("create_time"),
+    PrimaryKeyConstraint("submission_id", "item_id", name="reviews_pkey"),
+    Index("reviews_by_time", "tenant", "create_time", "submission_id", "item_id"),
+    Index(
+        "reviews_by_assignment",
+        *("tenant", "course", "assignment", "create_time", "submission_id", "item_id"),
     ),
     info={"moves_by": "submission_id"},
 )

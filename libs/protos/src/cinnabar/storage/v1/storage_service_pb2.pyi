@@ -419,19 +419,29 @@ class FencedOutcome(_message.Message):
 
         SCORE_FIELD_NUMBER: _builtins.int
         GRADE_FIELD_NUMBER: _builtins.int
+        NEEDS_REVIEW_FIELD_NUMBER: _builtins.int
+        FLAGS_FIELD_NUMBER: _builtins.int
         score: _builtins.float
         """Points earned."""
         grade: _builtins.bytes
         """Serialized `cinnabar.grader.v1.Grade`."""
+        needs_review: _builtins.bool
+        """A person should look at it; a copy of what is in `grade`."""
+        @_builtins.property
+        def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Why; a copy of those in `grade`, only with `needs_review`."""
+
         def __init__(
             self,
             *,
             score: _builtins.float = ...,
             grade: _builtins.bytes = ...,
+            needs_review: _builtins.bool = ...,
+            flags: _abc.Iterable[_builtins.str] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade", "score", b"score"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "grade", b"grade", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
