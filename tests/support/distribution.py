@@ -26,6 +26,7 @@ _GROUPS = {
         "tests/tour/",
         "tests/integration/client/test_demo.py",
         "tests/e2e/test_bad_input_over_rest.py",
+        "tests/e2e/test_conformance.py",
         "tests/e2e/test_consistency_over_rest.py",
         "tests/e2e/test_erasure.py",
         "tests/e2e/test_files.py",

@@ -69,11 +69,11 @@ PROBLEMS: list[tuple[object, str]] = [
     ),
     (
         {"items": [{"item": "q", "points": 1}]},
-        "items[0]: must have exactly one of choice, numeric, text, free_text",
+        "items[0]: must have exactly one of choice, numeric, text, free_text, code, custom",
     ),
     (
         {"items": [ITEM | {"text": {"accepted": ["x"]}}]},
-        "items[0]: must have exactly one of choice, numeric, text, free_text",
+        "items[0]: must have exactly one of choice, numeric, text, free_text, code, custom",
     ),
     (
         {"items": [{"item": "q", "text": {"accepted": ["x"], "case_sensitive": "no"}}]},

@@ -9,22 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar, cast
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar_client.filling import filled, join, keyed
 from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import ID_RULE, AssignmentName, CourseName, is_id
 
 M = TypeVar("M", bound=Message)
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*")
-_MADE_BY_SERVICE = {
-    Assignment.DESCRIPTOR.full_name: {"name", "revision_id", "etag", "create_time", "update_time"}
-}
 
 
 class InvalidInput(ValueError):
@@ -61,11 +57,11 @@ def drafts(data: object) -> list[AssignmentDraft]:
         if not isinstance(part, dict):
             problems.append(FieldViolation(path, "must be a mapping with display_name and items"))
             continue
-        rest = _keyed(cast("dict[object, object]", part))
+        rest = keyed(cast("dict[object, object]", part))
         course, assignment_id = (_own_id(rest, key, path, problems) for key in ("course", "assignment"))
-        assignment = _filled(Assignment(), rest, path, problems)
+        assignment = filled(Assignment(), rest, path, problems)
         if not assignment.items and "items" not in rest:
-            problems.append(FieldViolation(_join(path, "items"), "must have at least one item"))
+            problems.append(FieldViolation(join(path, "items"), "must have at least one item"))
         found.append(AssignmentDraft(course, assignment_id, assignment, path))
     if not parts:
         problems.append(FieldViolation("", "holds no assignment"))
@@ -93,7 +89,7 @@ def in_file(violations: Iterable[FieldViolation], draft: AssignmentDraft) -> lis
                 field = "course"
             case _:
                 pass
-        found.append(FieldViolation(_join(draft.path, field), violation.rule))
+        found.append(FieldViolation(join(draft.path, field), violation.rule))
     return found
 
 
@@ -129,7 +125,7 @@ def answer_to(item: Item, value: object) -> Answer:
             return _number(item.item, float(match[1]), match[2] or "")
         case "numeric", int() | float():
             return _number(item.item, value, "")
-        case "text" | "free_text", str():
+        case "text" | "free_text" | "code" | "custom", str():
             return Answer(item=item.item, text=value)
         case None, _:
             raise _bad(item, "is an item of a kind that this program does not know")
@@ -212,93 +208,8 @@ def _own_id(rest: dict[str, object], key: str, path: str, problems: list[FieldVi
     value = rest.pop(key, "")
     if isinstance(value, str) and (not value or is_id(value)):
         return value
-    problems.append(FieldViolation(_join(path, key), ID_RULE))
+    problems.append(FieldViolation(join(path, key), ID_RULE))
     return ""
-
-
-def _filled(message: M, data: Mapping[str, object], path: str, problems: list[FieldViolation]) -> M:
-    """Sets the fields of ``message`` that ``data`` names as the proto does; null means not given."""
-    ours = _MADE_BY_SERVICE.get(message.DESCRIPTOR.full_name, set())
-    fields = {name: f for name, f in message.DESCRIPTOR.fields_by_name.items() if name not in ours}
-    for key, value in data.items():
-        field = fields.get(key)
-        if field is None:
-            rule = f"is not a setting; there are {', '.join(fields)}"
-            problems.append(FieldViolation(_join(path, key), rule))
-        elif value is not None:
-            _set(message, cast("FieldDescriptor", field), value, _join(path, key), problems)
-    for oneof in message.DESCRIPTOR.oneofs:
-        names = [field.name for field in oneof.fields]
-        if sum(data.get(name) is not None for name in names) != 1:
-            problems.append(FieldViolation(path, f"must have exactly one of {', '.join(names)}"))
-    return message
-
-
-def _set(
-    message: Message, field: FieldDescriptor, value: object, path: str, problems: list[FieldViolation]
-) -> None:
-    if field.is_repeated:
-        if not isinstance(value, list):
-            problems.append(FieldViolation(path, "must be a list"))
-            return
-        target = getattr(message, field.name)
-        for index, part in enumerate(cast("list[object]", value)):
-            place = f"{path}[{index}]"
-            if field.message_type is None:
-                converted = _scalar(field, part, place, problems)
-                if converted is not None:
-                    target.append(converted)
-            elif isinstance(part, dict):
-                _filled(target.add(), _keyed(cast("dict[object, object]", part)), place, problems)
-            else:
-                problems.append(FieldViolation(place, "must be a mapping"))
-    elif field.message_type is None:
-        converted = _scalar(field, value, path, problems)
-        if converted is not None:
-            setattr(message, field.name, converted)
-    elif field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
-        _set_time(getattr(message, field.name), value, path, problems)
-    elif isinstance(value, dict):
-        part = getattr(message, field.name)
-        part.SetInParent()
-        _filled(part, _keyed(cast("dict[object, object]", value)), path, problems)
-    else:
-        problems.append(FieldViolation(path, "must be a mapping"))
-
-
-def _keyed(data: dict[object, object]) -> dict[str, object]:
-    return {str(key): value for key, value in data.items()}
-
-
-def _scalar(
-    field: FieldDescriptor, value: object, path: str, problems: list[FieldViolation]
-) -> str | float | bool | None:
-    match field.cpp_type, value:
-        case FieldDescriptor.CPPTYPE_BOOL, bool():
-            return value
-        case FieldDescriptor.CPPTYPE_DOUBLE, int() | float() if not isinstance(value, bool):
-            if math.isfinite(value):
-                return float(value)
-            rule = "must be a finite number"
-        case FieldDescriptor.CPPTYPE_STRING, str():
-            return value
-        case FieldDescriptor.CPPTYPE_STRING, _:
-            rule = "must be a text; put it in quotes"
-        case FieldDescriptor.CPPTYPE_BOOL, _:
-            rule = "must be true or false"
-        case _:
-            rule = "must be a number"
-    problems.append(FieldViolation(path, rule))
-    return None
-
-
-def _set_time(target: Timestamp, value: object, path: str, problems: list[FieldViolation]) -> None:
-    try:
-        moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
-    except ValueError:
-        problems.append(FieldViolation(path, "must be a time such as 2026-05-31T18:00:00+02:00"))
-        return
-    target.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC))
 
 
 def _number(item: str, value: object, unit: object) -> Answer:
@@ -311,7 +222,3 @@ def _number(item: str, value: object, unit: object) -> Answer:
 
 def _bad(item: Item, rule: str) -> InvalidInput:
     return InvalidInput([FieldViolation(item.item, rule)])
-
-
-def _join(path: str, field: str) -> str:
-    return f"{path}.{field}" if path and field else path or field

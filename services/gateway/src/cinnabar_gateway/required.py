@@ -63,7 +63,12 @@ def _fields(descriptor: Descriptor) -> tuple[tuple[FieldDescriptor, ...], tuple[
         if FieldBehavior.REQUIRED in _behaviors(field)
         and (field.is_repeated or field.type in _ABSENT_WHEN_DEFAULT)
     )
-    nested = tuple(field for field in fields if field.type == FieldDescriptor.TYPE_MESSAGE)
+    nested = tuple(
+        field
+        for field in fields
+        # Well-known types require nothing, and some hold maps.
+        if field.message_type is not None and field.message_type.file.package != "google.protobuf"
+    )
     return required, nested
 
 

@@ -11,7 +11,16 @@ from typing import Any, cast
 
 import click
 
-from cinnabar_client.cli import assignments, data, operations, regrades, reviews, submissions, uploads
+from cinnabar_client.cli import (
+    assignments,
+    conformance,
+    data,
+    operations,
+    regrades,
+    reviews,
+    submissions,
+    uploads,
+)
 from cinnabar_client.cli.command import shared_options
 from cinnabar_client.cli.output import Output
 from cinnabar_client.convert import InvalidInput
@@ -40,6 +49,7 @@ for command in (
     uploads.download,
     data.export,
     data.statistics,
+    conformance.conformance,
     operations.ops,
     operations.health,
 ):

@@ -1,0 +1,61 @@
+"""Graders are examined against the real suite: a sound one passes, and each fault is found."""
+
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.item_pb2 import CustomSpec, Item
+from cinnabar_client import Client
+from cinnabar_client.conformance import CHECKS, Subject, checks, examine
+from cinnabar_client.conformance.program import Program
+from cinnabar_local.stack import Stack
+from tests.support import custom_grader
+from tests.support.client_cli import run
+
+NAMES = [check.__name__.replace("_", "-") for check in CHECKS]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FOUND_BY = {
+    "anonymous": checks.grades,
+    "wavering": checks.repeats_itself,
+    "stingy": checks.grades,
+    "deaf-to-sigterm": checks.leaves_in_good_order,
+    "fragile": checks.survives_odd_answers,
+}
+
+
+@pytest.mark.timeout(600)  # it may have to be built
+async def test_the_grader_in_go_conforms(stack: Stack, tenant: str, go_grader: Path) -> None:
+    spec, scheduler = EXAMPLES / "go-grader/conformance.yaml", stack.addresses.schedulers[0]
+    ran = await run(
+        stack.addresses.envoy,
+        *("conformance", "--json", str(spec), "env", f"CINNABAR_SCHEDULER={scheduler}", str(go_grader)),
+        token=f"dev.{tenant}.instructor.grace",
+    )
+    found = [(finding["check"], finding["problems"]) for finding in ran.lines]
+    assert found == [(name, []) for name in NAMES], ran.err
+    assert ran.code == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fault", FOUND_BY)
+async def test_a_fault_is_found(stack: Stack, tenant: str, tmp_path: Path, fault: str) -> None:
+    kind = f"k-{tenant[2:]}"
+    subject = Subject(
+        item=Item(points=4, custom=CustomSpec(kind=kind)),
+        answers=[Answer(item="q", text="two words"), Answer(item="q", text="one")],
+        grade_seconds=5.0,
+        stop_seconds=2.0,
+    )
+    command = (sys.executable, custom_grader.__file__, kind, fault)
+    program = Program(command, {"CINNABAR_SCHEDULER": stack.addresses.schedulers[0]}, tmp_path / "log")
+    check = FOUND_BY[fault]
+    async with (
+        Client(stack.addresses.envoy, token=f"dev.{tenant}.instructor.grace") as client,
+        aclosing(examine(client, program, subject, checks=[check])) as findings,
+    ):
+        found = [finding async for finding in findings]
+    assert [bool(finding.problems) for finding in found] == [True]
+    assert not program.running
