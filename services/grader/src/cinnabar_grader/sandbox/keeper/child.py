@@ -1,0 +1,73 @@
+"""A box under way, as the watch over it sees it; and how commands end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cinnabar_grader.sandbox.keeper.ground import RunFolder
+from cinnabar_grader.sandbox.keeper.launch import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a command ended: with an exit code, or by a signal when that is not 0."""
+
+    exit_code: int
+    signal: int = 0
+
+    @classmethod
+    def of_shell(cls, code: int) -> Status:
+        """From a code in which 128 + n stands for signal n."""
+        return cls(0, code - 128) if code - 128 in signal.valid_signals() else cls(code)
+
+    @classmethod
+    def of_wait(cls, status: int) -> Status:
+        """From the status that wait(2) gives."""
+        if os.WIFSIGNALED(status):
+            return cls(0, os.WTERMSIG(status))
+        return cls(os.waitstatus_to_exitcode(status))
+
+
+class Child(Protocol):
+    """What a mechanism has started. Its process is a child of the keeper."""
+
+    pid: int
+    errors: int
+    """Gives what went wrong before the command was there, and then its end."""
+
+    def watched(self, watch: Callable[[int, Callable[[], bool]], None]) -> None:
+        """Tells by ``watch`` which descriptors are to be waited for, and what to call then, which says
+        whether more may come."""
+        ...
+
+    def kill(self) -> None:
+        """Kills all processes of the box; may be called again."""
+        ...
+
+    def status(self, code: int) -> Status:
+        """How the command ended, when the child did with ``code`` (negative: by that signal). RuntimeError
+        when the box was never finished."""
+        ...
+
+    def close(self) -> None:
+        """Once all is over."""
+        ...
+
+
+class Mechanism(Protocol):
+    """A way to make boxes."""
+
+    name: str
+    missing: Sequence[str]
+
+    def home(self, folder: RunFolder) -> str:
+        """The working directory as the program sees it."""
+        ...
+
+    def start(self, launch: Launch, slot: int) -> Child:
+        """Begins a run in the box of ``slot``. OSError when it cannot."""
+        ...
