@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
-from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar.grader.v1.item_pb2 import Item, LlmSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
-from cinnabar_grader.free_text import Criterion, FreeTextItem
+from cinnabar_grader.free_text import Criterion, FreeTextItem, LlmRule
 from cinnabar_grader.graders import (
     AnswerValue,
     BrokenItem,
@@ -38,6 +38,7 @@ from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report
 
 log = logging.getLogger(__name__)
 
+MAX_SAMPLES = 5
 COMPILED_LIMIT = 4096
 """Compiled items kept, by last use; revisions never change, so they serve every stream."""
 
@@ -178,6 +179,17 @@ def _free_text(item: Item) -> FreeTextItem:
         question=item.prompt,
         references=spec.references,
         criteria=[Criterion(part.criterion, part.description, part.points) for part in spec.criteria],
+        llm=_llm(spec.llm) if spec.HasField("llm") else None,
+    )
+
+
+def _llm(spec: LlmSpec) -> LlmRule:
+    return LlmRule(
+        model=spec.model,
+        instructions=spec.instructions,
+        samples=min(max(1, spec.samples), MAX_SAMPLES),
+        review_below=spec.review_below,
+        upgrade_fallbacks=spec.upgrade_fallbacks,
     )
 
 

@@ -51,6 +51,17 @@ class Criterion:
     points: float
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LlmRule:
+    """How a language model grades an item. Texts and numbers as in `LlmSpec`; ``samples`` is 1 or more."""
+
+    model: str = ""
+    instructions: str = ""
+    samples: int = 1
+    review_below: float = 0.0
+    upgrade_fallbacks: bool = False
+
+
 class FreeTextItem:
     """A compiled free-text item. ValueError when the specification makes no sense."""
 
@@ -61,7 +72,9 @@ class FreeTextItem:
         question: str = "",
         references: Sequence[str],
         criteria: Sequence[Criterion] = (),
+        llm: LlmRule | None = None,
     ) -> None:
+        """``llm``: a language model grades it, of the queue "llm"."""
         if not references:
             raise ValueError("there is no reference answer")
         if criteria and abs(sum(part.points for part in criteria) - points) > 1e-6 * points:
@@ -71,6 +84,7 @@ class FreeTextItem:
         self.question = question
         self.references = tuple(references)
         self.criteria = tuple(criteria)
+        self.llm = llm
 
     def requests(self, answer: str) -> list[SemanticRequest]:
         """What to score: the answer against the references, then against each criterion."""

@@ -64,6 +64,12 @@ _ENGLISH: Mapping[str, str] = {
     "SCRIPT_MISMATCH": "The answer is written in another script than was expected.",
     "TRUNCATED": "The answer is very long; only its beginning was graded.",
     "NOT_TEXT": "The file cannot be read: it is not text in UTF-8.",
+    "EVIDENCE_MISSING": "Not all points are backed by passages of the answer.",
+    "DISAGREEMENT": "Graded several times, the answer got different scores.",
+    "LOW_CONFIDENCE": "The score is less sure than it should be.",
+    "SECOND_OPINION": "A second grader came to quite another score.",
+    "SAMPLES_MISSING": "The answer was graded fewer times than planned.",
+    "CANARY": "The automatic grade did not count.",
 }
 
 _CHINESE: Mapping[str, str] = {
@@ -102,6 +108,12 @@ _CHINESE: Mapping[str, str] = {
     "SCRIPT_MISMATCH": "回答使用的文字与要求不同。",
     "TRUNCATED": "回答过长，只评了开头部分。",
     "NOT_TEXT": "文件无法读取：不是 UTF-8 文本。",
+    "EVIDENCE_MISSING": "部分得分在回答中没有依据。",
+    "DISAGREEMENT": "多次评分的结果不一致。",
+    "LOW_CONFIDENCE": "评分的把握不够。",
+    "SECOND_OPINION": "另一评分器给出了很不同的分数。",
+    "SAMPLES_MISSING": "评分次数少于计划。",
+    "CANARY": "自动评分未予采用。",
 }
 
 TABLES = {Language.ENGLISH: _ENGLISH, Language.CHINESE: _CHINESE}
