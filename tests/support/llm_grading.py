@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from cinnabar_common.clock import SystemClock
 from cinnabar_grader.adapters.memory_model_calls import MemoryModelCalls
 from cinnabar_grader.adapters.openai_model import openai_model
-from cinnabar_grader.free_text import Criterion, FreeTextItem, LlmRule, Scorer
+from cinnabar_grader.free_text import Criterion, FreeTextGrader, FreeTextItem, LlmRule, Scorer
 from cinnabar_grader.graders import Graded, LeaseToken, Outcome, Task
 from cinnabar_grader.llm.asking import Asking, Provider
-from cinnabar_grader.llm.grader import LlmGrader
+from cinnabar_grader.llm.grader import LlmGrader, Rung
 from cinnabar_grader.llm.ports import ModelCalls
 from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScore
 
@@ -105,10 +105,20 @@ async def llm_grader(
             yield LlmGrader(
                 Asking(calls or MemoryModelCalls(clock=SystemClock()), chat, provider, jitter=jitter),
                 model=model,
-                scorer=scorer or Opinion(score(0.6)),
-                words=words or Opinion(score(0.4, fallback=True)),
+                semantic=_rung(scorer or Opinion(score(0.6))),
+                words=_rung(words or Opinion(score(0.4, fallback=True))),
                 executor=executor,
             )
+
+
+def _rung(scorer: Scorer) -> Rung:
+    grader = FreeTextGrader(scorer)
+
+    async def grade(task: Task) -> Outcome:
+        [outcome] = grader.grade([task])
+        return outcome
+
+    return grade
 
 
 def of(outcome: Outcome) -> Graded:

@@ -75,15 +75,24 @@ async def test_five_failures_in_a_row_open_the_breaker_for_a_minute(harness: Mod
     assert isinstance(await harness.calls.begin(lease, call()), Denied)
 
 
-@pytest.mark.parametrize(
-    "ending", [Success(), Useless(), Throttled()], ids=["success", "useless", "throttled"]
-)
+@pytest.mark.parametrize("ending", [Success(), Useless()], ids=["success", "useless"])
 async def test_an_answer_starts_the_count_again(harness: ModelCallsHarness, ending: Ending) -> None:
     lease = await harness.lease(RICH)
     for _ in range(3):
         for _ in range(BREAKER_FAILURES - 1):
             assert await made(harness, lease, Failure()) is BreakerState.CLOSED
         assert await made(harness, lease, ending) is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("ending", [Throttled(), NotMade()], ids=["throttled", "not made"])
+async def test_what_is_neither_answer_nor_failure_does_not_count(
+    harness: ModelCallsHarness, ending: Ending
+) -> None:
+    lease = await harness.lease(RICH)
+    for _ in range(BREAKER_FAILURES - 1):
+        assert await made(harness, lease, Failure()) is BreakerState.CLOSED
+    assert await made(harness, lease, ending) is BreakerState.CLOSED
+    assert await made(harness, lease, Failure()) is BreakerState.OPEN
 
 
 async def test_the_failures_of_one_provider_are_not_those_of_another(harness: ModelCallsHarness) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from cinnabar_common import queues as names
 from cinnabar_common.names import ID_RULE, is_id
@@ -32,6 +35,27 @@ class GraderConfig:
     worker: str = ""
     """Id of the worker; made of host, process id and a random part when empty."""
 
+    llm_url: str = ""
+    """OpenAI-compatible endpoint, up to "/chat/completions"; without it "llm" is graded by fallbacks."""
+    llm_key: str = field(default="", repr=False)
+    """Its API key; "file:/path" reads it from a file."""
+    llm_model: str = ""
+    """Model of items that name none."""
+    llm_provider: str = "llm"
+    """Name of the provider, under which graders share its breaker and the policy has its limits."""
+    llm_timeout_seconds: float = 30.0
+    """How long a task may wait for models in all."""
+    llm_max_output_tokens: int = 1024
+    """Most tokens of a reply."""
+    llm_input_price: float = 0.0
+    """What a million tokens cost that are read."""
+    llm_output_price: float = 0.0
+    """What a million tokens cost that are written."""
+    llm_schema: bool = True
+    """The endpoint knows JSON schemas (`response_format` json_schema); else any JSON is asked for."""
+    llm_tokens_field: str = "max_tokens"
+    """Its name for the limit of a reply; some want "max_completion_tokens"."""
+
     def __post_init__(self) -> None:
         problems: list[str] = []
         if not self.addresses:
@@ -53,8 +77,29 @@ class GraderConfig:
             problems.append("GRADER_DRAIN_SECONDS must be 0 to 3600")
         if self.worker and not is_id(self.worker):
             problems.append(f"GRADER_WORKER {ID_RULE}")
+        problems += self._llm_problems()
         if problems:
             raise ValueError("; ".join(problems))
+
+    def _llm_problems(self) -> list[str]:
+        problems: list[str] = []
+        url = urlsplit(self.llm_url)
+        if self.llm_url and (url.scheme not in ("http", "https") or not url.hostname or url.username):
+            problems.append("GRADER_LLM_URL must be an http or https URL without a user")
+        if self.llm_url and not self.llm_model:
+            problems.append("GRADER_LLM_MODEL is required with GRADER_LLM_URL")
+        if not is_id(self.llm_provider):
+            problems.append(f"GRADER_LLM_PROVIDER {ID_RULE}")
+        if not 0 < self.llm_timeout_seconds <= 600:
+            problems.append("GRADER_LLM_TIMEOUT_SECONDS must be more than 0 and at most 600")
+        if not 1 <= self.llm_max_output_tokens <= 100_000:
+            problems.append("GRADER_LLM_MAX_OUTPUT_TOKENS must be 1 to 100000")
+        for name, price in (("INPUT", self.llm_input_price), ("OUTPUT", self.llm_output_price)):
+            if not (math.isfinite(price) and 0 <= price <= 1e6):
+                problems.append(f"GRADER_LLM_{name}_PRICE must be 0 to 1000000")
+        if not re.fullmatch("[a-z_]{1,64}", self.llm_tokens_field):
+            problems.append("GRADER_LLM_TOKENS_FIELD must be a name of a-z and _")
+        return problems
 
     @property
     def addresses(self) -> tuple[str, ...]:

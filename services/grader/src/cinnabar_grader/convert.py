@@ -11,7 +11,7 @@ from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
 from cinnabar.grader.v1.item_pb2 import Item, LlmSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
-from cinnabar_grader.free_text import Criterion, FreeTextItem, LlmRule
+from cinnabar_grader.free_text import MAX_SAMPLES, Criterion, FreeTextItem, LlmRule
 from cinnabar_grader.graders import (
     AnswerValue,
     BrokenItem,
@@ -38,7 +38,6 @@ from cinnabar_grader.worker import Close, Grant, Heartbeat, Message, Report
 
 log = logging.getLogger(__name__)
 
-MAX_SAMPLES = 5
 COMPILED_LIMIT = 4096
 """Compiled items kept, by last use; revisions never change, so they serve every stream."""
 

@@ -28,6 +28,8 @@ from cinnabar_grader.points import apportion, score_of, total_of
 from cinnabar_grader.semantic import SemanticRequest, SemanticScore
 
 VERSION = "1"
+MAX_SAMPLES = 5
+"""Times that a language model is asked the same at most."""
 
 # Shares of the points at which the words change.
 _FULL, _MOST, _PART, _COVERED = 0.95, 0.7, 0.35, 0.8

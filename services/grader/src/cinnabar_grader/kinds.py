@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeAlias
 
+from cinnabar_common import queues
 from cinnabar_grader.config import GraderConfig
 from cinnabar_grader.graders import Grader, Outcome, Task, TaskGrader
 from cinnabar_grader.rules.choice import choice_grader
@@ -103,6 +104,12 @@ async def _free_text(opening: Opening) -> Opened:
     return await open_free_text(opening.config)
 
 
+async def _llm(opening: Opening) -> Opened:
+    from cinnabar_grader.llm_kind import open_llm
+
+    return await open_llm(opening)
+
+
 KINDS: Sequence[Kind] = (
     Kind(name="choice", queues=("choice",), place=Place.INLINE, open=_choice),
     Kind(name="numeric", queues=("numeric",), place=Place.INLINE, open=_numeric),
@@ -114,4 +121,5 @@ KINDS: Sequence[Kind] = (
         open=_free_text,
         checks=("model",),
     ),
+    Kind(name="llm", queues=(queues.LLM,), place=Place.SLOTS, open=_llm, needs=("free-text",)),
 )

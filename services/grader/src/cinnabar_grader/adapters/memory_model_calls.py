@@ -180,7 +180,7 @@ class MemoryModelCalls:
             case Success() | Useless():
                 found.breaker.answered(token)
             case Throttled(retry_after):
-                found.breaker.answered(token)
+                found.breaker.throttled(token)
                 found.paused_until = max(found.paused_until, now + retry_after)
             case Failure():
                 found.breaker.failed(token, now)

@@ -47,6 +47,11 @@ class Breaker:
         if self.opened_at is None or self.probe == name:
             self.failures, self.opened_at, self.probe = 0, None, ""
 
+    def throttled(self, name: str) -> None:
+        """The provider is there, and asks for patience."""
+        if self.opened_at is not None:
+            self.answered(name)
+
     def failed(self, name: str, now: float) -> None:
         """The provider did not answer the call."""
         if self.opened_at is None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from cinnabar_common.queues import LLM
-from cinnabar_grader.free_text import FreeTextGrader, FreeTextItem, LlmRule, Scorer
+from cinnabar_grader.free_text import FreeTextItem, LlmRule
 from cinnabar_grader.graders import (
     Failed,
     FailureCode,
@@ -31,8 +32,8 @@ from cinnabar_grader.llm.judging import ModelFlag, judge
 from cinnabar_grader.llm.ports import LeaseNotHeld
 from cinnabar_grader.llm.prompt import PROMPT_VERSION, criteria_of, prompt_of, readable, share_key
 from cinnabar_grader.llm.replies import ABSENT, Reason
-from cinnabar_grader.phrases import language_of, phrase
-from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScore
+from cinnabar_grader.phrases import Language, language_of, phrase
+from cinnabar_grader.semantic import Flag
 from cinnabar_grader.semantic.guards import without_instructions
 from cinnabar_grader.semantic.scores import REVIEWED
 
@@ -42,7 +43,13 @@ OTHER_SAMPLES_TEMPERATURE = 0.5
 """Of the second sample and those after it; the first has 0. Without any chance all would say the same."""
 SEED = 20_240_229
 """Of the first sample; those after it count on. A provider that heeds it repeats itself."""
+SEMANTIC_SECONDS = 10.0
+"""How long the semantic grader, which is busy with others too, may take before the words stand in."""
 _SETTLING = frozenset({Flag.EMPTY, Flag.REFUSAL, Flag.QUESTION_COPY})
+
+
+Rung: TypeAlias = "Callable[[Task], Awaitable[Outcome]]"
+"""Grades a task in another way; may raise anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,6 @@ class _Examined:
     """An answer, and what the semantic grader makes of it."""
 
     graded: Graded
-    score: SemanticScore
     text: str
     """What a model may see of it."""
     cut: bool
@@ -64,16 +70,16 @@ class LlmGrader:
     queue = LLM
 
     def __init__(
-        self, asking: Asking | None, *, model: str, scorer: Scorer, words: Scorer, executor: Executor
+        self, asking: Asking | None, *, model: str, semantic: Rung, words: Rung, executor: Executor
     ) -> None:
         """``asking`` is None without a provider; ``model`` is what items without one of their own have.
 
-        ``scorer`` gives the second opinion and stands in; ``words``, which needs no model, stands in for
-        that. Both run in ``executor``.
+        ``semantic`` gives the second opinion and stands in; ``words``, which needs nothing that could be
+        away, stands in for that. Long texts are looked through in ``executor``.
         """
         self._asking = asking
         self._model = model
-        self._scorer = scorer
+        self._semantic = semantic
         self._words = words
         self._executor = executor
 
@@ -83,10 +89,8 @@ class LlmGrader:
         rule = item.llm
         if rule is None:
             raise Ungradable(FailureCode.INVALID_ARGUMENT, "the item does not want a language model")
-        examined = await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._examine, task, item, answer
-        )
-        if _SETTLING.intersection(examined.score.flags):
+        examined = await self._examine(task, item, answer)
+        if not _SETTLING.isdisjoint(examined.graded.flags):
             return replace(examined.graded, provenance=Provenance(RULES, self.version))
         try:
             return await self._by_model(task, item, rule, examined)
@@ -98,19 +102,22 @@ class LlmGrader:
             return Failed(task.token, FailureCode.UNAVAILABLE, f"no model graded it: {reason}")
         return _fallback(item, rule, examined, reason)
 
-    def _examine(self, task: Task, item: FreeTextItem, answer: str) -> _Examined:
-        text, cut = readable(answer)
-        dense = language_of(item.question, *item.references) == "zh"
-        text, _ = without_instructions(text, dense=dense)
-        request = item.requests(answer)[0]
+    async def _examine(self, task: Task, item: FreeTextItem, answer: str) -> _Examined:
+        loop = asyncio.get_running_loop()
+        text, cut = await loop.run_in_executor(self._executor, _shown, item, answer)
+        # This grader must answer for the task also when it is cancelled meanwhile; nobody reads it then.
+        other = replace(task, cancelled=False)
+        graded: Outcome | None = None
         try:
-            recorded = _Recorded(self._scorer)
-            graded = _graded(FreeTextGrader(recorded), task)
-        except Exception as error:  # the words alone need no model that could be broken
-            log.error("semantic grader broke", extra={"error": type(error).__name__})
-            recorded = _Recorded(self._words)
-            graded = _graded(FreeTextGrader(recorded), task)
-        return _Examined(graded, recorded.scores[request], text, cut)
+            async with asyncio.timeout(SEMANTIC_SECONDS):
+                graded = await self._semantic(other)
+        except Exception as error:  # the words alone need no model that could be broken or away
+            log.warning("semantic grader not there", extra={"error": type(error).__name__})
+        if not isinstance(graded, Graded):
+            graded = await self._words(other)
+        if not isinstance(graded, Graded):
+            raise TypeError("words are always graded")
+        return _Examined(graded, text, cut)
 
     async def _by_model(self, task: Task, item: FreeTextItem, rule: LlmRule, examined: _Examined) -> Graded:
         started = time.perf_counter()
@@ -124,9 +131,9 @@ class LlmGrader:
             samples=rule.samples,
             review_below=rule.review_below,
             # Of a longer answer the semantic grader has read the beginning only.
-            second=None if Flag.TRUNCATED in examined.score.flags else examined.score.fraction,
+            second=None if Flag.TRUNCATED in examined.graded.flags else examined.graded.score / item.points,
         )
-        suspected = [flag for flag in examined.score.flags if flag is not Flag.TRUNCATED]
+        suspected = [flag for flag in examined.graded.flags if flag != Flag.TRUNCATED]
         if examined.cut:
             suspected.append(Flag.TRUNCATED)
         flags = [*map(str, suspected), *map(str, judged.flags)]
@@ -182,25 +189,11 @@ class LlmGrader:
         return asked
 
 
-class _Recorded:
-    """A scorer whose scores are remembered."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self.scores: dict[SemanticRequest, SemanticScore] = {}
-
-    def score(self, requests: Sequence[SemanticRequest]) -> list[SemanticScore]:
-        scores = self._scorer.score(requests)
-        self.scores.update(zip(requests, scores, strict=True))
-        return scores
-
-
-def _graded(grader: FreeTextGrader, task: Task) -> Graded:
-    # A task that is cancelled meanwhile is left out by this grader; then nobody reads what comes of it.
-    [outcome] = grader.grade([replace(task, cancelled=False)])
-    if not isinstance(outcome, Graded):
-        raise TypeError("a free text is graded or fails as such")
-    return outcome
+def _shown(item: FreeTextItem, answer: str) -> tuple[str, bool]:
+    """What a model may see of an answer, and whether its end is missing."""
+    text, cut = readable(answer)
+    dense = language_of(item.question, *item.references) is Language.CHINESE
+    return without_instructions(text, dense=dense)[0], cut
 
 
 def _fallback(item: FreeTextItem, rule: LlmRule, examined: _Examined, reason: Reason) -> Graded:

@@ -145,7 +145,7 @@ class ModelCalls(Protocol):
     1. What is known to the tenant under the same share key is `Shared`; what is just being asked under
        it is `Wait` IN_FLIGHT.
     2. The breaker of the provider. CLOSED: calls pass; `BREAKER_FAILURES` failures in a row open it, a
-       success or a useless answer starts the count again. OPEN: `Denied` BREAKER_OPEN for
+       success or a useless answer starts the count again, all else leaves it. OPEN: `Denied` BREAKER_OPEN for
        `RECOVERY_SECONDS`; the first call after that is the probe, and the breaker HALF_OPEN. HALF_OPEN:
        everybody else is `Denied`. The probe's success, useless answer or throttling closes it, its
        failure opens it anew; one that was not made, or not ended in time, leaves the next call to be the
