@@ -68,7 +68,16 @@ class CodeAnswer:
     files: Mapping[str, str]
 
 
-AnswerValue: TypeAlias = "str | frozenset[str] | NumberAnswer | CodeAnswer | FileAnswer | None"
+@dataclass(slots=True, frozen=True)
+class ArchiveAnswer:
+    """The files of a program in a zip archive, as it was uploaded; of items of programs only."""
+
+    content: bytes
+
+
+AnswerValue: TypeAlias = (
+    "str | frozenset[str] | NumberAnswer | CodeAnswer | ArchiveAnswer | FileAnswer | None"
+)
 """Text, the ids of the selected options, a number, a program, or nothing at all. No grader meets a file."""
 
 

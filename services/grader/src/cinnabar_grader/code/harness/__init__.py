@@ -1,0 +1,12 @@
+"""What runs in the box with a student's program and calls its functions.
+
+These files are sent into the sandbox as text and are never imported. Nothing in them is secret, and nothing
+that comes out of them is believed: the student's program shares their process.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+PYTHON = files(__name__).joinpath("call.py").read_text("utf-8")
+JAVASCRIPT = files(__name__).joinpath("call.js").read_text("utf-8")
