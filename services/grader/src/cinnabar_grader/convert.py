@@ -11,6 +11,7 @@ from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
 from cinnabar.grader.v1.item_pb2 import Item, LlmSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
+from cinnabar_grader.code_convert import code_item
 from cinnabar_grader.free_text import MAX_SAMPLES, Criterion, FreeTextItem, LlmRule
 from cinnabar_grader.graders import (
     AnswerValue,
@@ -197,6 +198,7 @@ _COMPILERS: Mapping[str, Callable[[Item], object]] = {
     "numeric": _numeric,
     "text": _text,
     "free_text": _free_text,
+    "code": code_item,
 }
 
 

@@ -19,7 +19,7 @@ _LINE_OF_MAIN = re.compile(r'(?<=File "main\.py", line )\d+')
 
 
 def cut(text: str | bytes, limit: int = MAX_TEXT) -> str:
-    """At most ``limit`` bytes of UTF-8: the beginning of a text, whole characters; what is none is replaced."""
+    """The beginning of a text, at most ``limit`` bytes of UTF-8; what is no character is replaced."""
     if isinstance(text, bytes):
         text = text[: limit + 4].decode("utf-8", "replace")
     content = text[: limit + 1].encode("utf-8", "replace")

@@ -207,7 +207,8 @@ def _key(value: Value) -> str:
         case float():
             return f"{int(value):x}" if value.is_integer() else value.hex()
         case complex():
-            return f"c{value.real.hex()},{value.imag.hex()}" if value.imag else _key(value.real)
+            zero = 0.0  # added, so that there is but one of it
+            return f"c{(value.real + zero).hex()},{value.imag.hex()}" if value.imag else _key(value.real)
         case Items(is_tuple, items) if is_tuple:
             return "".join(f"{len(key)}:{key}" for key in map(_key, items)).join("()")
         case Members(members):

@@ -1,7 +1,7 @@
 """What runs in the box with a student's program and calls its functions.
 
-These files are sent into the sandbox as text and are never imported. Nothing in them is secret, and nothing
-that comes out of them is believed: the student's program shares their process.
+These files are sent into the sandbox as text; the grader runs none of them itself. Nothing in them is
+secret, and nothing that comes out of them is believed: the student's program shares their process.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import time
 import traceback
 import types
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 DEPTH = 60
 FRAMES = 8
@@ -49,8 +49,8 @@ def encode(value: Any, depth: int = 0) -> Any:
         if isinstance(value, kind):
             return [tag, *[encode(item, depth + 1) for item in kind.__iter__(value)]]
     if isinstance(value, dict):
-        pairs = dict.items(cast(dict[Any, Any], value))
-        return ["d", *[[encode(key, depth + 1), encode(item, depth + 1)] for key, item in pairs]]
+        pairs = cast("dict[Any, Any]", value)
+        return ["d", *[[encode(one, depth + 1) for one in pair] for pair in dict.items(pairs)]]
     return ["o", type(value).__name__, repr(value)[:300]]
 
 
@@ -185,4 +185,5 @@ def main() -> None:
             break
 
 
-main()
+if __name__ == "__main__":
+    main()
