@@ -22,7 +22,7 @@ import time
 import traceback
 import types
 from contextlib import suppress
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 DEPTH = 60
 FRAMES = 8
@@ -48,9 +48,9 @@ def encode(value: Any, depth: int = 0) -> Any:
     for kind, tag in kinds:
         if isinstance(value, kind):
             return [tag, *[encode(item, depth + 1) for item in kind.__iter__(value)]]
-    if isinstance(value, dict):
-        pairs = cast("dict[Any, Any]", value)
-        return ["d", *[[encode(one, depth + 1) for one in pair] for pair in dict.items(pairs)]]
+    mapping: Any = dict
+    if isinstance(value, mapping):
+        return ["d", *[[encode(one, depth + 1) for one in pair] for pair in mapping.items(value)]]
     return ["o", type(value).__name__, repr(value)[:300]]
 
 
