@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, TestResult
 from cinnabar.grader.v1.item_pb2 import (
     CallTest,
     Checker,
@@ -33,7 +33,7 @@ def code_item() -> Item:
             language=CodeSpec.Language.PYTHON,
             files=[SourceFile(path="data/numbers.txt", content="secret numbers")],
             limits=CodeLimits(cpu_time=Duration(seconds=2), memory_bytes=64 << 20, processes=8),
-            preamble="secret_preamble = 1\n",
+            preamble="import math\n",
             tests=[
                 CodeTest(
                     test="call",
@@ -133,3 +133,32 @@ def code_answers() -> list[Answer]:
         Answer(item="essay", text="Because of the window."),
         Answer(item="poem", text="Roses are red."),
     ]
+
+
+def code_grade() -> Grade:
+    """A grade with a hidden test, whose words are secret."""
+    return Grade(
+        score=1,
+        max_score=4,
+        feedback="1 of 2 tests passed.",
+        criteria=[
+            CriterionScore(criterion="call", score=1, max_score=1, feedback="As expected."),
+            CriterionScore(
+                criterion="hidden-call", max_score=1, feedback="not the secret", evidence=["secret output"]
+            ),
+        ],
+        tests=[
+            TestResult(
+                test="call", verdict=TestResult.ACCEPTED, score=1, max_score=1, message="fine", output="seen"
+            ),
+            TestResult(
+                test="hidden-call",
+                title="A corner",
+                verdict=TestResult.WRONG_ANSWER,
+                max_score=1,
+                hidden=True,
+                message="secret message",
+                output="secret output",
+            ),
+        ],
+    )

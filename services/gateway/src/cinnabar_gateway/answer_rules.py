@@ -18,7 +18,7 @@ from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import ID_RULE, UploadName, is_id
 from cinnabar_common.queues import queue_of
 from cinnabar_gateway import records, source_files
-from cinnabar_gateway.assignment_rules import MAX_UNIT
+from cinnabar_gateway.item_rules.closed import MAX_UNIT
 from cinnabar_gateway.records import TaskPlan
 
 MAX_TEXT_BYTES = 256 * 1024

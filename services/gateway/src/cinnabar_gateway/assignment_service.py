@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
@@ -42,7 +43,8 @@ class AssignmentService(AssignmentServiceServicer):
         if request.assignment_id and not is_id(request.assignment_id):
             violations.append(FieldViolation("assignment_id", ID_RULE))
         if request.HasField("assignment"):
-            violations += assignment_violations(request.assignment)
+            # Some patterns and programs take a while; other calls go on meanwhile.
+            violations += await asyncio.to_thread(lambda: list(assignment_violations(request.assignment)))
         if violations:
             raise InvalidRequest(violations)
         stored, position = await self._assignments.create(

@@ -94,7 +94,7 @@ class Assignments:
     ) -> tuple[Assignment, Position]:
         """Makes a new revision: ``change`` of the spec that ``etag`` names, or of the current one for "".
 
-        ``change`` may raise. ResourceNotFound; EtagMismatch when the etag is not
+        ``change`` may raise, and runs in a thread. ResourceNotFound; EtagMismatch when the etag is not
         current, or when others changed the assignment each time we tried.
         """
         expected = _revision_of(etag) if etag else ""
@@ -110,7 +110,7 @@ class Assignments:
                 tenant=identity.tenant,
                 name=name,
                 revision_id=self._mint(course_bucket(identity.tenant, name.course)),
-                spec=change(base.spec),
+                spec=await asyncio.to_thread(change, base.spec),
             )
             try:
                 stored = await self._store.update_assignment(revision, base.revision_id)

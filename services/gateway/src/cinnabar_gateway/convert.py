@@ -27,6 +27,7 @@ from cinnabar_gateway.operations import Verdict
 from cinnabar_gateway.records import NewSubmission, WaitEstimate
 from cinnabar_gateway.required import REQUIRED_RULE
 from cinnabar_gateway.submissions import Outcome, fresh, progress_of, state_of
+from cinnabar_gateway.visibility import strip_answers, strip_grade
 
 _STATES = {state: Submission.State.Value(state.name) for state in records.SubmissionState}
 _ITEM_STATES = {state: ItemResult.State.Value(state.name) for state in records.ItemState}
@@ -78,7 +79,7 @@ def assignment(stored: records.Assignment, role: Role) -> Assignment:
     """The assignment as ``role`` may see it: a student sees nothing that gives an answer away."""
     message = Assignment.FromString(stored.spec)
     if role is Role.STUDENT:
-        _strip_answers(message)
+        strip_answers(message)
     message.name = str(stored.name)
     message.revision_id = stored.revision_id
     message.etag = etag_of(stored.revision_id)
@@ -87,27 +88,8 @@ def assignment(stored: records.Assignment, role: Role) -> Assignment:
     return message
 
 
-def _strip_answers(message: Assignment) -> None:
-    for item in message.items:
-        match item.WhichOneof("grader"):
-            case "choice":
-                item.choice.ClearField("correct")
-            case "numeric":
-                for field in ("value", "absolute_tolerance", "relative_tolerance"):
-                    item.numeric.ClearField(field)
-            case "text":
-                item.text.ClearField("accepted")
-                item.text.ClearField("pattern")
-            case "free_text":
-                item.free_text.ClearField("references")
-                for criterion in item.free_text.criteria:
-                    criterion.ClearField("description")  # what earns the points is the answer
-            case None:
-                pass
-
-
-def submission(stored: records.Submission) -> Submission:
-    """The submission with what is known of each item, in the order of the answers."""
+def submission(stored: records.Submission, role: Role) -> Submission:
+    """The submission as ``role`` may see it, with what is known of each item, in the order of the answers."""
     answers = AnswerSet.FromString(stored.answers).answers
     progress = progress_of(stored)
     message = Submission(
@@ -132,20 +114,28 @@ def submission(stored: records.Submission) -> Submission:
         message.results.add(
             item=answer.item,
             state=_ITEM_STATES[item.state],
-            grade=Grade.FromString(item.grade.grade) if item.grade else None,
+            grade=grade(item.grade.grade, role) if item.grade else None,
             generation=item.generation,
             overridden=item.grade is not None and item.grade.overridden,
         )
     return message
 
 
-def created(outcome: NewSubmission | records.Submission) -> Submission:
+def grade(encoded: bytes, role: Role) -> Grade:
+    """A grade as ``role`` may see it."""
+    message = Grade.FromString(encoded)
+    if role is Role.STUDENT and message.tests:
+        strip_grade(message)
+    return message
+
+
+def created(outcome: NewSubmission | records.Submission, role: Role) -> Submission:
     """What a create answers: the submission in full, with its estimate when it is new."""
     if not isinstance(outcome, NewSubmission):
-        message = submission(outcome)
+        message = submission(outcome, role)
         message.ClearField("etag")  # creating it again must answer what creating it did
         return message
-    message = submission(fresh(outcome))
+    message = submission(fresh(outcome), role)
     if outcome.estimate is not None:
         message.estimate.CopyFrom(_estimate(outcome.estimate))
     return message

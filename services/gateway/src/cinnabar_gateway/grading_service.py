@@ -54,7 +54,8 @@ class GradingService(GradingServiceServicer):
         except InvalidRequest as error:
             raise InvalidRequest([_flat(violation) for violation in error.violations]) from error
         await send_positions(context, positions)
-        shown = convert.submission(fresh(outcome) if isinstance(outcome, NewSubmission) else outcome)
+        stored = fresh(outcome) if isinstance(outcome, NewSubmission) else outcome
+        shown = convert.submission(stored, caller.role)
         return pb.SubmitGradingResponse(submission=shown.name, state=shown.state, idempotency_key=request_id)
 
 

@@ -60,7 +60,7 @@ class ReviewCalls:
         )
         name = convert.submission_name(request.name, "name")
         after, positions = await self._overrides.override(caller, name, wanted, asked)
-        return convert.submission(after), positions
+        return convert.submission(after, caller.role), positions
 
     async def gradings(
         self, caller: Identity, request: pb.ListGradingsRequest, asked: Positions
@@ -140,7 +140,7 @@ def _grading(one: Grading, submission: records.Submission, role: Role) -> pb.Gra
         item=one.grade.item,
         generation=one.grade.generation,
         kind=pb.Grading.Kind.Value(one.kind.name),
-        grade=Grade.FromString(one.grade.grade),
+        grade=convert.grade(one.grade.grade, role),
         actor="" if student else one.actor,
         reason="" if student else one.reason,
         revision_id=one.grade.revision_id or submission.revision_id,

@@ -65,7 +65,7 @@ class SubmissionService(SubmissionServiceServicer):
         request.request_id = request_id_of(request.request_id, metadata_value(context, IDEMPOTENCY_KEY))
         outcome, positions = await self._intake.create(caller, request, min_positions(context), call=_SINGLE)
         await send_positions(context, positions)
-        return convert.created(outcome)
+        return convert.created(outcome, caller.role)
 
     async def BatchCreateSubmissions(
         self, request: pb.BatchCreateSubmissionsRequest, context: Context
@@ -133,10 +133,10 @@ class SubmissionService(SubmissionServiceServicer):
             raise refusal
 
     async def GetSubmission(self, request: pb.GetSubmissionRequest, context: Context) -> pb.Submission:
+        caller = identity.current()
         name = convert.submission_name(request.name, "name")
-        return convert.submission(
-            await self._submissions.get(identity.current(), name, min_positions(context))
-        )
+        stored = await self._submissions.get(caller, name, min_positions(context))
+        return convert.submission(stored, caller.role)
 
     async def ListSubmissions(
         self, request: pb.ListSubmissionsRequest, context: Context
@@ -163,7 +163,7 @@ class SubmissionService(SubmissionServiceServicer):
             await self._assignments.get(caller, parent, asked)  # an empty list, or no such assignment?
         last = page.submissions[-1].submission_id if page.more else ""
         return pb.ListSubmissionsResponse(
-            submissions=map(convert.submission, page.submissions),
+            submissions=[convert.submission(one, caller.role) for one in page.submissions],
             next_page_token=pagination.encode_token(last, *parameters) if last else "",
             unreachable=map(convert.shard_name, page.unreachable),
         )
@@ -179,7 +179,7 @@ class SubmissionService(SubmissionServiceServicer):
         key = SubmissionKey(caller.tenant, name.submission)
         async with aclosing(self._hub.watch(key, asked)) as states:
             async for state in states:
-                shown = convert.submission(visible(state, caller, name))
+                shown = convert.submission(visible(state, caller, name), caller.role)
                 await context.write(pb.WatchSubmissionResponse(submission=shown))
 
     async def CancelSubmission(self, request: pb.CancelSubmissionRequest, context: Context) -> pb.Submission:
@@ -188,7 +188,7 @@ class SubmissionService(SubmissionServiceServicer):
         name = convert.submission_name(request.name, "name")
         cancelled, positions = await self._submissions.cancel(caller, name, min_positions(context))
         await send_positions(context, positions)
-        return convert.submission(cancelled)
+        return convert.submission(cancelled, caller.role)
 
     async def RegradeSubmission(
         self, request: pb.RegradeSubmissionRequest, context: Context
@@ -206,7 +206,7 @@ class SubmissionService(SubmissionServiceServicer):
             min_positions=min_positions(context),
         )
         await send_positions(context, positions)
-        return convert.submission(regraded)
+        return convert.submission(regraded, caller.role)
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.Upload:
         caller = identity.current()
