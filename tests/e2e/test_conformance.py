@@ -26,17 +26,25 @@ FOUND_BY = {
 }
 
 
-@pytest.mark.timeout(600)  # it may have to be built
-async def test_the_grader_in_go_conforms(stack: Stack, tenant: str, go_grader: Path) -> None:
-    spec, scheduler = EXAMPLES / "go-grader/conformance.yaml", stack.addresses.schedulers[0]
+async def conforms(stack: Stack, tenant: str, *command: str) -> None:
     ran = await run(
         stack.addresses.envoy,
-        *("conformance", "--json", str(spec), "env", f"CINNABAR_SCHEDULER={scheduler}", str(go_grader)),
+        *("conformance", "--json", str(EXAMPLES / "word-count.yaml"), "env", *command),
         token=f"dev.{tenant}.instructor.grace",
     )
     found = [(finding["check"], finding["problems"]) for finding in ran.lines]
     assert found == [(name, []) for name in NAMES], ran.err
     assert ran.code == 0
+
+
+@pytest.mark.timeout(600)  # it may have to be built
+async def test_the_grader_in_go_conforms(stack: Stack, tenant: str, go_grader: Path) -> None:
+    await conforms(stack, tenant, f"CINNABAR_SCHEDULER={stack.addresses.schedulers[0]}", str(go_grader))
+
+
+async def test_the_grader_of_ten_lines_conforms(stack: Stack, tenant: str) -> None:
+    settings = (f"GRADER_SCHEDULER_TARGET={stack.addresses.schedulers[0]}", "GRADER_LISTEN=127.0.0.1:0")
+    await conforms(stack, tenant, *settings, sys.executable, str(EXAMPLES / "word_count.py"))
 
 
 @pytest.mark.timeout(120)

@@ -6,12 +6,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from google.protobuf.json_format import MessageToDict
+
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
 from cinnabar.grader.v1.item_pb2 import Item, LlmSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_grader.code_convert import code_item
+from cinnabar_grader.custom import CustomItem
 from cinnabar_grader.free_text import MAX_SAMPLES, Criterion, FreeTextItem, LlmRule
 from cinnabar_grader.graders import (
     AnswerValue,
@@ -193,12 +196,25 @@ def _llm(spec: LlmSpec) -> LlmRule:
     )
 
 
+def _custom(item: Item) -> CustomItem:
+    spec = item.custom
+    return CustomItem(
+        kind=spec.kind,
+        points=item.points,
+        prompt=item.prompt,
+        config=MessageToDict(spec.config),
+        criteria=[Criterion(part.criterion, part.description, part.points) for part in spec.criteria],
+        language=language_of(item.prompt),
+    )
+
+
 _COMPILERS: Mapping[str, Callable[[Item], object]] = {
     "choice": _choice,
     "numeric": _numeric,
     "text": _text,
     "free_text": _free_text,
     "code": code_item,
+    "custom": _custom,
 }
 
 

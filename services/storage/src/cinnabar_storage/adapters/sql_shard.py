@@ -328,7 +328,6 @@ async def sql_shard(index: int, urls: Sequence[str], config: StorageConfig) -> A
             pool_wait_seconds=wait_seconds or config.pool_wait_seconds,
             connect_seconds=config.connect_seconds,
             statement_seconds=statement_seconds,
-
         )
 
     names = [f"shard-{index}", *(f"shard-{index}.replica-{replica}" for replica in range(len(urls) - 1))]
