@@ -17,11 +17,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from cinnabar_grader.semantic import Calibration, Flag, SemanticRequest, SemanticScore, SemanticScorer
+from cinnabar_grader.semantic import CLOSE, Calibration, Flag, SemanticRequest, SemanticScore, SemanticScorer
 from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL
-from cinnabar_grader.semantic.scorer import Examined
+from cinnabar_grader.semantic.scorer import REVIEW_BELOW, Examined
 from cinnabar_grader.semantic.text import analyse, clean
-from cinnabar_grader.semantic.weights import CONFIDENCE_INPUTS, Ridge, confidence_inputs
+from cinnabar_grader.semantic.weights import CONFIDENCE_FEATURES, Ridge, confidence_inputs
 
 Doubles = npt.NDArray[np.float64]
 Figures = dict[str, float]
@@ -35,10 +35,6 @@ PENALTY = 150.0
 POOLING = 0.5
 """Share of each question's mean that is taken out before fitting (a random intercept per question): how hard
 a question was is no property of its answers' features."""
-
-
-CLOSE = 0.25
-"""A score is right when it is within this share of the points of the teacher's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +189,10 @@ def confidence_data(
     """For train answers that no guard doubts: inputs (M, k), was the held-out prediction close, rows."""
     rows = np.flatnonzero(sample.train & sample.regressed & (sample.ceiling >= 1.0))
     predicted = held_out(sample, names)[rows]
-    recall, short = (sample.features[rows, NAMES.index(name)] for name in ("recall", "short"))
+    columns = [NAMES.index(name) for name in CONFIDENCE_FEATURES]
+    known = np.array([column for column in columns if column < sample.features.shape[1]])
     close = np.abs(predicted - sample.score[rows]) <= CLOSE
-    return confidence_inputs(predicted, recall, short), close, rows
+    return confidence_inputs(predicted, sample.features[rows][:, known]), close, rows
 
 
 def fit_confidence(inputs: Doubles, close: npt.NDArray[np.bool_]) -> Doubles:
@@ -217,8 +214,7 @@ def held_out_reliability(sample: Sample, names: Sequence[str]) -> Figures:
     for fold in folds(sample.question):
         test = np.isin(sample.question[rows], fold)
         confidence[test] = 1 / (1 + np.exp(-inputs[test] @ fit_confidence(inputs[~test], close[~test])))
-    predicted = inputs[:, CONFIDENCE_INPUTS.index("prediction")]
-    return reliability(confidence, close, (predicted - sample.score[rows]) ** 2)
+    return reliability(confidence, close, (inputs[:, 1] - sample.score[rows]) ** 2)
 
 
 def reliability(confidence: Doubles, close: npt.NDArray[np.bool_], error: Doubles) -> Figures:
@@ -228,6 +224,7 @@ def reliability(confidence: Doubles, close: npt.NDArray[np.bool_], error: Double
     right, wrong = confidence[close], confidence[~close]
     above = (right[:, None] > wrong[None]).mean() + 0.5 * (right[:, None] == wrong[None]).mean()
     bins = np.array_split(order, 5)
+    doubted = confidence < REVIEW_BELOW
     gaps = [abs(confidence[rows].mean() - close[rows].mean()) * len(rows) for rows in bins]
     return {
         "mean_confidence": float(confidence.mean()),
@@ -235,6 +232,12 @@ def reliability(confidence: Doubles, close: npt.NDArray[np.bool_], error: Double
         "calibration_error": float(sum(gaps) / len(order)),
         "auc": float(above),
         "error_in_surest_half": float(error[surest].sum() / error.sum()),
+        **{f"said_{n}": float(confidence[rows].mean()) for n, rows in enumerate(reversed(bins), start=1)},
+        **{f"true_{n}": float(close[rows].mean()) for n, rows in enumerate(reversed(bins), start=1)},
+        "doubted": float(doubted.mean()),
+        "doubted_close": float(close[doubted].mean()) if doubted.any() else float("nan"),
+        "doubted_rmse": float(np.sqrt(error[doubted].mean())) if doubted.any() else float("nan"),
+        "other_rmse": float(np.sqrt(error[~doubted].mean())),
         "n": float(len(order)),
     }
 

@@ -3,8 +3,17 @@
 Importing this package needs numpy alone; the model packages are looked for by `SemanticScorer.load`.
 """
 
-from cinnabar_grader.semantic.calibration import Calibration
+from cinnabar_grader.semantic.calibration import MIN_GRADED, UNCALIBRATED, Calibration
 from cinnabar_grader.semantic.scorer import SemanticScorer
-from cinnabar_grader.semantic.scores import Flag, SemanticRequest, SemanticScore
+from cinnabar_grader.semantic.scores import CLOSE, Flag, SemanticRequest, SemanticScore
 
-__all__ = ["Calibration", "Flag", "SemanticRequest", "SemanticScore", "SemanticScorer"]
+__all__ = [
+    "CLOSE",
+    "MIN_GRADED",
+    "UNCALIBRATED",
+    "Calibration",
+    "Flag",
+    "SemanticRequest",
+    "SemanticScore",
+    "SemanticScorer",
+]

@@ -61,7 +61,7 @@ class _Clause:
 
 def denied(references: Sequence[Analysis], answer: Analysis) -> float:
     """0..1: the share of the answer's content in clauses that deny what a reference affirms."""
-    parts = _clauses(answer.text, answer.dense, True)
+    parts = _given(answer.text, answer.dense)
     total = sum(len(part.content) for part in parts)
     against = sum(len(part.content) for part in parts if _is_denial(references, part, answer.dense))
     return against / total if total else 0.0
@@ -88,7 +88,7 @@ def _shared(part: _Clause, wanted: _Clause, dense: bool) -> bool:
 
 def contradicted(references: Sequence[Analysis], answer: Analysis) -> float:
     """0..1: the share of the answer's clauses that put a word's opposite where a reference has the word."""
-    parts = _clauses(answer.text, answer.dense, True)
+    parts = _given(answer.text, answer.dense)
     wanted = list(_wanted(references, answer.dense, False))
     count = sum(1 for part in parts if _is_opposite(wanted, part, answer.dense))
     return count / len(parts) if parts else 0.0
@@ -154,6 +154,12 @@ def _known(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
     return _clauses(text, dense, split)
 
 
+@lru_cache(maxsize=4)
+def _given(text: str, dense: bool) -> tuple[_Clause, ...]:
+    """`_clauses` of an answer, which several rules ask for one after the other."""
+    return _clauses(text, dense, True)
+
+
 def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
     """The clauses of `text`, or with `split` False its sentences (spaced scripts only)."""
     if dense:
@@ -173,23 +179,24 @@ def _clauses(text: str, dense: bool, split: bool) -> tuple[_Clause, ...]:
 
 
 def _spaced_clause(text: str, conditional: bool, outright: int, *, again: bool = False) -> _Clause | None:
-    words = tuple(match.group().lower().replace("’", "'") for match in _WORD.finditer(text))
+    words = tuple(word.lower().replace("’", "'") for word in _WORD.findall(text))
     content = tuple(
         stem(word) for word in words if word not in ENGLISH_FUNCTION and word not in ENGLISH_NEGATION
     )
-    negations = sum(word in ENGLISH_NEGATION or word.endswith("n't") or word in PRIVATIVE for word in words)
-    hedged = conditional or bool(HEDGED.search(text))
+    if not content:
+        return None
+    denying = [index for index, word in enumerate(words) if word in ENGLISH_NEGATION or word.endswith("n't")]
+    negations = len(denying) + sum(word in PRIVATIVE and word not in ENGLISH_NEGATION for word in words)
     heads = frozenset(
         stem(next((later for later in words[index + 1 :] if later not in ENGLISH_FUNCTION), ""))
-        for index, word in enumerate(words)
-        if word in ENGLISH_NEGATION or word.endswith("n't")
+        for index in denying
     )
-    return (
-        _Clause(
-            words, content, max(negations, outright) if again else negations + outright, heads - {""}, hedged
-        )
-        if content
-        else None
+    return _Clause(
+        words,
+        content,
+        max(negations, outright) if again else negations + outright,
+        heads - {""},
+        conditional or bool(HEDGED.search(text)),
     )
 
 

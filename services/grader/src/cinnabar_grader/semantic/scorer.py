@@ -3,26 +3,42 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from cinnabar_grader.semantic.encoders import Encoder, MiniLm, ModelMissing, UseM3
+from cinnabar_grader.semantic.calibration import UNCALIBRATED, Calibration
+from cinnabar_grader.semantic.encoders import (
+    ANSWER_PIECES,
+    MAX_PIECES,
+    Encoder,
+    MiniLm,
+    ModelMissing,
+    UseM3,
+)
 from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL, Text, features
 from cinnabar_grader.semantic.guards import Verdict, guard, is_refusal, without_instructions
 from cinnabar_grader.semantic.recent import Recent
 from cinnabar_grader.semantic.scores import REVIEWED, Flag, SemanticRequest, SemanticScore
 from cinnabar_grader.semantic.terms import key_terms
 from cinnabar_grader.semantic.text import Script, analyse, clean, script_of
-from cinnabar_grader.semantic.weights import VERSION, Ridge, confidence_inputs, load_weights
+from cinnabar_grader.semantic.weights import (
+    CONFIDENCE_FEATURES,
+    VERSION,
+    Ridge,
+    confidence_inputs,
+    load_weights,
+)
 
 __all__ = ["REVIEW_BELOW", "Examined", "SemanticScorer"]
 
 log = logging.getLogger(__name__)
 
-REVIEW_BELOW: Final = 0.45
-"""Confidence below which a person should look."""
+REVIEW_BELOW: Final = 0.15
+"""Confidence below which a person should look: some one in ten answers of held-out questions, whose error is
+more than half as large again as that of the others. See the model card's table."""
 MAX_REFERENCES: Final = 16
 """References read per request; further ones are ignored."""
 _SETTLED_CONFIDENCE: Final = 0.95
@@ -30,7 +46,8 @@ _FLAGGED_CONFIDENCE: Final = 0.3
 _CACHED_TEXTS: Final = 512
 """References and questions kept encoded: at most 0.4 MB each, 0.1 MB on average."""
 _NAMES: Final = LEXICAL + EMBEDDING
-_RECALL, _SHORT, _SOFT = _NAMES.index("recall"), _NAMES.index("short"), _NAMES.index("soft_recall")
+_RECALL, _SOFT = _NAMES.index("recall"), _NAMES.index("soft_recall")
+_TRUST: Final = [_NAMES.index(name) for name in CONFIDENCE_FEATURES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +107,10 @@ class SemanticScorer:
 
     def score(self, requests: Sequence[SemanticRequest]) -> list[SemanticScore]:
         """One score per request, in order; unique texts pass the model once. No text makes it raise."""
-        return [self.grade(item) for item in self.examine(requests)]
+        examined = self.examine(requests)
+        return [
+            self.grade(item, request.calibration) for item, request in zip(examined, requests, strict=True)
+        ]
 
     def examine(self, requests: Sequence[SemanticRequest]) -> list[Examined]:
         """Everything up to the regression; what the weights are fitted on."""
@@ -113,16 +133,20 @@ class SemanticScorer:
             known = self._known.get((script, text))
             if known is not None:
                 texts[text] = known
-        fresh = sorted((lasting | answers) - texts.keys())
-        encoder = self._encoders[script]
-        encoded = encoder.encode(fresh) if encoder is not None and fresh else [None] * len(fresh)
-        for text, vectors in zip(fresh, encoded, strict=True):
-            texts[text] = Text(analyse(text), vectors)
-            if text in lasting:
-                self._known.put((script, text), texts[text])
+        for text, encoded in self._encoded(script, sorted(lasting - texts.keys()), MAX_PIECES):
+            texts[text] = encoded
+            self._known.put((script, text), encoded)
+        texts.update(self._encoded(script, sorted(answers - texts.keys()), ANSWER_PIECES))
         return texts
 
-    def grade(self, item: Examined) -> SemanticScore:
+    def _encoded(self, script: Script, texts: Sequence[str], pieces: int) -> Iterable[tuple[str, Text]]:
+        encoder = self._encoders[script]
+        encoded = (
+            encoder.encode(texts, pieces=pieces) if encoder is not None and texts else [None] * len(texts)
+        )
+        return [(text, Text(analyse(text), vectors)) for text, vectors in zip(texts, encoded, strict=True)]
+
+    def grade(self, item: Examined, calibration: Calibration = UNCALIBRATED) -> SemanticScore:
         """The regression and the verdict for one examined request."""
         lexical = item.features is None or len(item.features) == len(LEXICAL)
         encoder = self._encoders[item.script]
@@ -133,22 +157,26 @@ class SemanticScorer:
             fraction = item.ceiling
         elif item.features is not None:
             fraction, confidence = _apply(self._weights[name], item.features)
-            fraction = min(fraction, item.ceiling)
+            fraction = min(calibration.apply(fraction), item.ceiling)
+        flagged = any(flag in REVIEWED for flag in item.flags)
         if item.unreferenced:
             confidence = 0.0
-        elif any(flag in REVIEWED for flag in item.flags):
+        elif flagged:
             confidence = min(confidence, _FLAGGED_CONFIDENCE)
+        model = f"lexical@{VERSION}"
+        if encoder is not None:
+            model = f"{encoder.name}+ridge-{item.script.value}@{VERSION}"
+        if calibration.graded:
+            model += f"+calibrated-{calibration.graded}"
         return SemanticScore(
             fraction=fraction,
             confidence=confidence,
             flags=item.flags,
-            needs_review=confidence < REVIEW_BELOW,
+            needs_review=flagged or confidence < REVIEW_BELOW,
             covered=item.terms[0],
             missing=item.terms[1],
             fallback=encoder is None,
-            model=f"lexical@{VERSION}"
-            if encoder is None
-            else f"{encoder.name}+ridge-{item.script.value}@{VERSION}",
+            model=model,
         )
 
 
@@ -164,14 +192,21 @@ def _apply(ridge: Ridge, row: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Fraction and confidence for one feature row."""
     used = row[[_NAMES.index(name) for name in ridge.names]][None]
     prediction = ridge.predict(used)
-    logit = confidence_inputs(prediction, row[[_RECALL]], row[[_SHORT]]) @ ridge.confidence
+    inputs = confidence_inputs(prediction, row[[index for index in _TRUST if index < len(row)]][None])
+    logit = inputs @ ridge.confidence
     return float(prediction[0]), float(1 / (1 + np.exp(-logit[0])))
 
 
+@lru_cache(maxsize=128)
+def _asked(question: str, references: tuple[str, ...]) -> tuple[str, tuple[str, ...], Script]:
+    """Question and references, clean, and their script: the same for all answers of an item."""
+    cleaned = tuple(filter(None, (clean(text)[0] for text in references)))
+    question = clean(question)[0]
+    return question, cleaned, script_of((question, *cleaned))
+
+
 def _prepare(request: SemanticRequest) -> _Prepared:
-    question, _ = clean(request.question)
-    references = tuple(filter(None, (clean(text)[0] for text in request.references[:MAX_REFERENCES])))
-    script = script_of((question, *references))
+    question, references, script = _asked(request.question, request.references[:MAX_REFERENCES])
     answer, cut = clean(request.answer)
     flags: set[Flag] = {Flag.TRUNCATED} if cut else set()
     exact = bool(answer) and answer in references

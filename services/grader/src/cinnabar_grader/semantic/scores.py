@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["REVIEWED", "Flag", "SemanticRequest", "SemanticScore"]
+from cinnabar_grader.semantic.calibration import UNCALIBRATED, Calibration
+
+__all__ = ["CLOSE", "REVIEWED", "Flag", "SemanticRequest", "SemanticScore"]
+
+
+CLOSE: Final = 0.15
+"""A score is right when it is within this share of the points of the teacher's."""
 
 
 class Flag(StrEnum):
@@ -45,6 +52,8 @@ class SemanticRequest:
     references: tuple[str, ...]
     """Model answers, each worth full points by itself. Without any, the score is 0 and needs review."""
     answer: str
+    calibration: Calibration = UNCALIBRATED
+    """The scale of whoever grades; it applies before what guards bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +63,11 @@ class SemanticScore:
     fraction: float
     """0..1 of the points, after the guards."""
     confidence: float
-    """0..1: estimated probability that `fraction` is within 1/4 of the points of what a teacher gives.
+    """0..1: estimated probability that `fraction` is within `CLOSE` of what a teacher gives.
 
     From a logistic regression on the prediction and the features, fitted on predictions for held-out
     questions. A weak signal: see the model card. Guards that settle the score alone report 0.95 (what
-    they measured on real answers); any other guard caps it at 0.3.
+    they measured on real answers); any other guard caps it.
     """
     flags: tuple[Flag, ...]
     """Guards that fired, in the order of `Flag`."""
@@ -71,4 +80,5 @@ class SemanticScore:
     fallback: bool
     """True when the embedding model was missing and only lexical features were used."""
     model: str
-    """Provenance: `minilm-int8@<sha8>+ridge-en@<version>`, `use-m3@…+ridge-zh@…`, `lexical@<version>`."""
+    """Provenance: `minilm-int8@<sha8>+ridge-en@<version>`, `use-m3@…+ridge-zh@…`, `lexical@<version>`;
+    `+calibrated-<n>` behind it when n graded answers set the scale."""

@@ -1,6 +1,7 @@
 """Which parts of a reference an answer has, in words a student can read."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from cinnabar_grader.semantic.lexicon import ENGLISH_FUNCTION
@@ -25,23 +26,38 @@ def key_terms(
 
 
 def _words(question: Analysis, reference: Analysis, answer: Analysis) -> list[tuple[str, bool]]:
-    found: dict[str, tuple[str, bool]] = {}
-    for match in _WORD.finditer(reference.text):
+    given = answer.content.keys()
+    return [
+        (word, key in given or all(part in given for part in parts))
+        for word, key, parts in _wanted(question.text, reference.text)
+    ]
+
+
+@lru_cache(maxsize=256)
+def _wanted(question: str, reference: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Words of a reference that the question does not hand out: as written, stemmed, stems of its parts."""
+    asked = analyse(question).content
+    found: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+    for match in _WORD.finditer(reference):
         word = match.group()
         lower = word.lower()
         key = stem(lower)
-        if len(word) < 3 or lower in ENGLISH_FUNCTION or key in question.content or key in found:
+        if len(word) < 3 or lower in ENGLISH_FUNCTION or key in asked or key in found:
             continue
-        parts = [stem(part) for part in re.split(r"[-'’]", lower)]
-        found[key] = (word, key in answer.content or all(part in answer.content for part in parts))
-    return list(found.values())
+        found[key] = (word, key, tuple(stem(part) for part in re.split(r"[-'’]", lower)))
+    return tuple(found.values())
 
 
 def _clauses(reference: Analysis, answer: Analysis) -> list[tuple[str, bool]]:
-    found: list[tuple[str, bool]] = []
-    for clause in clauses(reference.text, dense=True):
-        wanted = analyse(clause).content.keys()
-        if len(wanted) >= 2:
-            share = len(wanted & answer.content.keys()) / len(wanted)
-            found.append((clause[:_MAX_CLAUSE_CHARS], share >= _CLAUSE_SHARE))
-    return found
+    given = answer.content.keys()
+    return [
+        (clause, len(wanted & given) / len(wanted) >= _CLAUSE_SHARE)
+        for clause, wanted in _wanted_clauses(reference.text)
+    ]
+
+
+@lru_cache(maxsize=256)
+def _wanted_clauses(reference: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Clauses of a reference, cut to a length to show, each with its content."""
+    found = [(clause, frozenset(analyse(clause).content)) for clause in clauses(reference, dense=True)]
+    return tuple((clause[:_MAX_CLAUSE_CHARS], wanted) for clause, wanted in found if len(wanted) >= 2)

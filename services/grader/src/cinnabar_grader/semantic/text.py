@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import compress, pairwise
 from typing import Final
 
@@ -26,6 +27,7 @@ MAX_CHARS: Final = 6000
 _DENSE = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Thai, kana, Han: no spaces
 _TOKEN = re.compile(rf"[{_DENSE}]|[^\W_{_DENSE}]+(?:['’][^\W\d_{_DENSE}]+)?")
 _DENSE_CHAR = re.compile(rf"[{_DENSE}]")
+_ALNUM = re.compile(r"[^\W_]+")
 _CLAUSE = re.compile(r"[.!?;:](?=\s|$)|[。！？；：\n\r]+|(?<=\s)[-•*](?=\s)")
 _DENSE_CLAUSE = re.compile(r"[.!?;:](?=\s|$)|[。！？；：，,\n\r]+")
 _SUFFIXES = (
@@ -85,15 +87,17 @@ def clean(text: str) -> tuple[str, bool]:
     cut = len(text) > MAX_CHARS
     # Cut before normalizing (it can expand a character 18-fold) and again after.
     normal = unicodedata.normalize("NFKC", text[:MAX_CHARS])[:MAX_CHARS]
-    kept = (
-        "".join(" " if (c.isspace() or unicodedata.category(c) in _DROPPED) else c for c in normal)
-        if not normal.isascii() or not normal.isprintable()
-        else normal
-    )
+    if normal.isprintable():
+        kept = normal  # has no such character, nor any white space but " "
+    elif normal.isascii():
+        kept = _ASCII_CONTROLS.sub(" ", normal)
+    else:
+        kept = "".join(" " if (c.isspace() or unicodedata.category(c) in _DROPPED) else c for c in normal)
     return re.sub(r" {2,}", " ", kept).strip(), cut
 
 
 _DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_ASCII_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def script_of(texts: Iterable[str]) -> Script:
@@ -121,15 +125,15 @@ def analyse(text: str) -> Analysis:
         1 for token in raw if token in ENGLISH_NEGATION or token.endswith("n't") or token.endswith("n’t")
     )
     negations += len(_CHINESE_NEGATION.findall(text)) if dense else 0
-    tokens = tuple(stem(token) for token in raw)
+    tokens = tuple(map(stem, raw))
     functions = sum(1 for token in raw if token in (CHINESE_FUNCTION if dense else ENGLISH_FUNCTION))
-    joined = "".join(c for c in text.lower() if c.isalnum())
+    joined = "".join(_ALNUM.findall(text.lower()))
     return Analysis(
         text=text,
         dense=dense,
         tokens=tokens,
         content=_content(raw, tokens),
-        trigrams=Counter(joined[i : i + 3] for i in range(len(joined) - 2)),
+        trigrams=Counter(map("".join, zip(joined, joined[1:], joined[2:], strict=False))),
         bigrams=Counter(pairwise(tokens)),
         sequence=tokens if dense else tuple(compress(tokens, (word not in ENGLISH_FUNCTION for word in raw))),
         verdict=-1 if NO.match(text) else int(bool(YES.match(text))),
@@ -158,10 +162,19 @@ def _content(raw: list[str], tokens: tuple[str, ...]) -> Counter[str]:
     return content
 
 
+_LONGEST: Final = 40
+"""Letters of the longest English word there is, and a few more."""
+
+
 def stem(word: str) -> str:
     """A light English stemmer: endings off when a vowel stays. Other scripts pass unchanged."""
-    if not word.isascii() or len(word) < 4:
+    if len(word) < 4 or len(word) > _LONGEST or not word.isascii():
         return word
+    return _stem(word)
+
+
+@lru_cache(maxsize=16384)
+def _stem(word: str) -> str:
     if word.endswith("'s"):
         word = word[:-2]
     for suffix, replacement, shortest in _SUFFIXES:

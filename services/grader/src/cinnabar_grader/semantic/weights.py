@@ -9,14 +9,24 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CONFIDENCE_INPUTS", "VERSION", "Ridge", "confidence_inputs", "load_weights"]
+__all__ = ["CONFIDENCE_FEATURES", "VERSION", "Ridge", "confidence_inputs", "load_weights"]
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Raised whenever `weights.json` or the meaning of a feature changes."""
 
 Doubles = npt.NDArray[np.float64]
 
-CONFIDENCE_INPUTS: Final = ("bias", "prediction", "prediction_squared", "recall", "short")
+CONFIDENCE_FEATURES: Final = (
+    "recall",
+    "short",
+    "new_recall",
+    "log_length",
+    "order",
+    "negation_gap",
+    "soft_gain",
+    "cosine_gain",
+)
+"""What the confidence looks at besides the prediction; the last two only where there is a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,7 @@ class Ridge:
     high: Doubles
     """(len(names),) the same, largest."""
     confidence: Doubles
-    """(len(CONFIDENCE_INPUTS),)"""
+    """(k,) for `confidence_inputs`."""
 
     def predict(self, features: Doubles) -> Doubles:
         """`features` (N, len(names)) → (N,) fractions in 0..1."""
@@ -41,9 +51,9 @@ class Ridge:
         return np.clip(clipped @ self.coefficients + self.intercept, 0.0, 1.0)
 
 
-def confidence_inputs(prediction: Doubles, recall: Doubles, short: Doubles) -> Doubles:
-    """(N,) each → (N, len(CONFIDENCE_INPUTS))."""
-    return np.stack([np.ones_like(prediction), prediction, prediction**2, recall, short], axis=1)
+def confidence_inputs(prediction: Doubles, features: Doubles) -> Doubles:
+    """(N,) and (N, k), those of `CONFIDENCE_FEATURES` that there are → (N, 3 + k)."""
+    return np.column_stack([np.ones_like(prediction), prediction, prediction**2, features])
 
 
 def load_weights() -> dict[str, Ridge]:
