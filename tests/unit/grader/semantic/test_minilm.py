@@ -52,7 +52,7 @@ def encoder() -> MiniLm:
 
 def test_the_network_says_what_the_model_says() -> None:
     ids, lengths = rows()
-    mask = np.where(np.arange(ids.shape[1])[None] < lengths[:, None], np.int64(1), np.int64(0))
+    mask = np.array([[index < length for index in range(ids.shape[1])] for length in lengths], np.int64)
     original = ort.InferenceSession(str(model_file()), providers=["CPUExecutionProvider"])
     feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     [wanted] = original.run(["last_hidden_state"], feed)
