@@ -246,7 +246,8 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
     blob = verdict.SerializeToString()
     if len(blob) > MAX_GRADE_BYTES:
         return Failure(f"the grader's grade is larger than {MAX_GRADE_BYTES} bytes")
-    return Grade(verdict.score, blob, artifacts)
+    doubts = tuple(verdict.flags) if verdict.needs_review else None
+    return Grade(verdict.score, blob, artifacts, doubts, verdict.max_score)
 
 
 def failure(outcome: work_pb.Outcome) -> Failure:

@@ -185,11 +185,17 @@ class KnownTasks:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A verdict to commit; ``blob`` is opaque here, ``artifacts`` are names of uploads that it refers to."""
+    """A verdict to commit; ``blob`` is opaque here, ``artifacts`` are names of uploads that it refers to.
+
+    ``doubts`` are the flags of one that a person should look at, else None, and
+    ``max_score`` the points of its item.
+    """
 
     score: float
     blob: bytes
     artifacts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] | None = None
+    max_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

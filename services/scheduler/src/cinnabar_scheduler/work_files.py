@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
@@ -111,7 +112,7 @@ class WorkFiles:
             artifact.content_type = one.facts.content_type
             artifact.size_bytes = one.facts.size_bytes
             artifact.sha256 = one.facts.sha256
-        return Grade(grade.score, message.SerializeToString(), grade.artifacts)
+        return replace(grade, blob=message.SerializeToString())
 
 
 def _upload_of(lease: Lease) -> str:

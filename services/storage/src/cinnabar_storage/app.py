@@ -26,6 +26,8 @@ from cinnabar.storage.v1 import (
     storage_service_pb2_grpc,
     upload_service_pb2,
     upload_service_pb2_grpc,
+    waiting_review_service_pb2,
+    waiting_review_service_pb2_grpc,
 )
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.health import Check, HealthBoard
@@ -66,6 +68,8 @@ from cinnabar_storage.upload_collector import Collector
 from cinnabar_storage.upload_ports import Objects
 from cinnabar_storage.upload_service import UploadReader, UploadWriter
 from cinnabar_storage.uploads import Uploads
+from cinnabar_storage.waiting_review_service import WaitingReviewReader, WaitingReviewWriter
+from cinnabar_storage.waiting_reviews import WaitingReviews
 
 _SERVICES = (
     regrade_service_pb2,
@@ -76,6 +80,7 @@ _SERVICES = (
     shard_service_pb2,
     statistics_service_pb2,
     upload_service_pb2,
+    waiting_review_service_pb2,
 )
 _RETENTION_LOCK = 0x72_65_74_61_69_6E  # "retain"
 _COLLECTOR_LOCK = 0x63_6F_6C_6C_65_63_74  # "collect": advisory locks have numbers, not names
@@ -170,6 +175,13 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             review_service_pb2_grpc.add_StorageReviewReaderServiceServicer_to_server(
                 StorageReviewReader(reviews), server
+            )
+            waiting = WaitingReviews(shards)
+            waiting_review_service_pb2_grpc.add_WaitingReviewWriterServiceServicer_to_server(
+                WaitingReviewWriter(waiting), server
+            )
+            waiting_review_service_pb2_grpc.add_WaitingReviewReaderServiceServicer_to_server(
+                WaitingReviewReader(waiting), server
             )
             regrade_service_pb2_grpc.add_StorageRegradeWriterServiceServicer_to_server(
                 StorageRegradeWriter(regrades), server

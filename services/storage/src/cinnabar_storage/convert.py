@@ -23,6 +23,7 @@ from cinnabar_storage.records import (
     AssignmentKey,
     AssignmentQuery,
     DeadLetterQuery,
+    Doubt,
     GivenUp,
     Graded,
     Lsn,
@@ -199,7 +200,9 @@ def outcomes(request: pb.CommitOutcomesRequest) -> list[Outcome]:
             _require(given, _REQUIRED_OF_OUTCOME, f"outcomes[{index}].")
         match given.WhichOneof("outcome"):
             case "grade":
-                converted.append(Graded(*fenced, given.grade.score, given.grade.grade))
+                grade = given.grade
+                doubt = _doubt(grade) if grade.needs_review else None
+                converted.append(Graded(*fenced, grade.score, grade.grade, doubt))
             case "dead_letter":
                 # The reason is an error's text, from anywhere: it must not be what fails the batch.
                 reason = given.dead_letter.reason.replace("\0", "")
@@ -207,6 +210,11 @@ def outcomes(request: pb.CommitOutcomesRequest) -> list[Outcome]:
             case _:
                 raise InvalidRequest([FieldViolation(f"outcomes[{index}].outcome", "is required")])
     return converted
+
+
+def _doubt(grade: pb.FencedOutcome.Grade) -> Doubt:
+    # Texts of a grader, who may be anybody's: they must not be what fails the batch.
+    return Doubt(tuple([flag.replace("\0", "") for flag in grade.flags]), grade.max_score)
 
 
 def new_revision(given: records_pb2.AssignmentRecord) -> NewRevision:

@@ -45,6 +45,7 @@ from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.review_records import GradingQuery, Gradings, Overridden, Override
 from cinnabar_storage.score_records import ScoreRows
 from cinnabar_storage.upload_ports import UploadRows
+from cinnabar_storage.waiting_review_records import Acceptance, Accepted, ReviewQuery, WaitingReview
 
 T = TypeVar("T")
 
@@ -145,6 +146,10 @@ class Copy(Protocol):
         """What this shard did to a submission, by time and number."""
         ...
 
+    async def waiting_reviews(self, query: ReviewQuery) -> list[WaitingReview]:
+        """At most ``query.limit`` whose grade is the one that counts, ascending by place."""
+        ...
+
     async def comparisons(
         self, key: RegradeKey, kind: GradeKind, after: TaskKey, limit: int
     ) -> list[Comparison]:
@@ -209,7 +214,9 @@ class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
         """Closes or gives up tasks that are open in the outcome's generation under a lower fence.
 
         One result per outcome, as if they had been applied in order. A grade, the
-        end of its task and the audit row are one step.
+        end of its task, the audit row and, when there is a doubt, its review are one
+        step. Of an item at most one review waits, that of the newest grade which
+        counts: one without a doubt ends it. A shadow has none until it is promoted.
         """
         ...
 
@@ -267,7 +274,15 @@ class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
         that counts is the same already, by the same actor and for the same
         reason, and the item does not wait for another one, nothing changes,
         whatever the etag: the call may have been repeated. Raises
-        ResourceNotFound (submission or item), EtagMismatch.
+        ResourceNotFound (submission or item), EtagMismatch. A review that waits ends.
+        """
+        ...
+
+    async def accept_review(self, acceptance: Acceptance) -> tuple[Accepted, Lsn]:
+        """Ends a review; the grade stays as it is, and so does the etag.
+
+        Raises ResourceNotFound when none of the item waits, or none there, and
+        EtagMismatch, compared at that very moment.
         """
         ...
 

@@ -85,8 +85,15 @@ class Created(NamedTuple):
     submission_id: str
 
 
+class Doubt(NamedTuple):
+    """Why a person should look at a grade, and what is needed to show it without reading it."""
+
+    flags: tuple[str, ...]
+    max_score: float
+
+
 class Graded(NamedTuple):
-    """A grade and the fence under which it may be written."""
+    """A grade and the fence under which it may be written; ``doubt`` when a person should look at it."""
 
     tenant: str
     submission_id: str
@@ -97,6 +104,7 @@ class Graded(NamedTuple):
     worker: str
     score: float
     grade: bytes
+    doubt: Doubt | None = None
 
 
 class GivenUp(NamedTuple):

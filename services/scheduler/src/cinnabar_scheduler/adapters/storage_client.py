@@ -168,6 +168,10 @@ def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
     if isinstance(result, Grade):
         message.grade.score = result.score
         message.grade.grade = result.blob
+        if result.doubts is not None:
+            message.grade.needs_review = True
+            message.grade.flags.extend(result.doubts)
+            message.grade.max_score = result.max_score
     else:
         message.dead_letter.reason = result.reason
         message.dead_letter.attempts = result.attempts

@@ -14,7 +14,7 @@ from cinnabar_storage.adapters.memory_erasures import MemoryErasures
 from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
-from cinnabar_storage.bucket_map import ALL_BUCKETS, BucketSet, BucketState, Claim, Claims
+from cinnabar_storage.bucket_map import BucketSet, BucketState, Claim, Claims
 from cinnabar_storage.ports import MAX_PAGE_BYTES, NO_FLOOR, Copy
 from cinnabar_storage.records import (
     Assignment,
@@ -63,13 +63,20 @@ class MemoryShard(MemoryErasures):
     """Implements ports.Shard and, being its only copy, ports.Copy. No step awaits, so each is atomic."""
 
     authoritative: bool = True
-    buckets: BucketSet = ALL_BUCKETS
     regrades: MemoryRegrades = field(init=False)
 
     def __post_init__(self) -> None:
         self.regrades = MemoryRegrades(
-            self.clock, self._submissions, self._tasks, self._grades, self._written, self._audited
+            *(self.clock, self._submissions, self._tasks, self._grades, self._written, self._audited),
+            self._promoted,
         )
+
+    def _promoted(self, shadow: Grade, promoted: Grade) -> None:
+        place = (promoted.submission_id, promoted.item_id)
+        doubt = self._doubts.get((*place, shadow.generation))
+        if doubt is not None:
+            self._doubts[*place, promoted.generation] = doubt
+        self._counts(promoted)
 
     @property
     def shows(self) -> Lsn:
@@ -159,6 +166,10 @@ class MemoryShard(MemoryErasures):
                     regrade_id=fenced.task.regrade_id,
                     actor=outcome.worker,
                 )
+                if outcome.doubt is not None:
+                    self._doubts[*key, outcome.generation] = outcome.doubt
+                if not shadow:
+                    self._counts(self._grades[*key, outcome.generation])
                 action, detail = "shadow-grade" if shadow else "grade", outcome.lease_token
                 self._audited(outcome.tenant, outcome.worker, action, fenced.task, detail=detail)
             case GivenUp():

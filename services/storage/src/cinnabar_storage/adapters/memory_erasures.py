@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cinnabar_storage.adapters.memory_reviews import MemoryReviews
+from cinnabar_storage.adapters.memory_waiting_reviews import MemoryWaitingReviews
 from cinnabar_storage.erasure_records import CLAIM_SECONDS, Erasure, NewErasure, OldSubmission
 from cinnabar_storage.records import Lsn, Micros, TaskKey, TaskState
 from cinnabar_storage.upload_records import Upload
 
 
 @dataclass(slots=True)
-class MemoryErasures(MemoryReviews):
+class MemoryErasures(MemoryWaitingReviews):
     """Implements erasure_records.ErasureRows."""
 
     _erasures: dict[str, Erasure] = field(default_factory=dict[str, Erasure])
@@ -66,6 +66,8 @@ class MemoryErasures(MemoryReviews):
             del self._grades[key]
         for key in [key for key in self._tasks if key.submission_id in gone]:
             del self._tasks[key]
+        for key in [key for key in self._waiting if key.submission_id in gone]:
+            del self._waiting[key]
         for request in [request for request, one in self._requests.items() if one in gone]:
             del self._requests[request]
         for one in gone:

@@ -65,6 +65,7 @@ class MemoryRegrades:
     grades: Grades
     written: Callable[[], Lsn]
     audited: Audited
+    promoted: Callable[[Grade, Grade], None]
     _regrades: dict[RegradeKey, Regrade] = field(default_factory=dict[RegradeKey, Regrade])
     _claims: dict[RegradeKey, float] = field(default_factory=dict[RegradeKey, float])
     _parts: dict[RegradeKey, _Part] = field(default_factory=dict[RegradeKey, _Part])
@@ -276,6 +277,7 @@ class MemoryRegrades:
         last = max(history[-1].generation, 0 if fenced is None else fenced.task.generation)
         copy = shadow._replace(generation=last + 1, kind=GradeKind.PROMOTED, create_time=self._now())
         self.grades[*key, last + 1] = copy
+        self.promoted(shadow, copy)
         closed = Task(*key, "", last + 1, TaskState.OPEN, "", 0, self._now())
         self.audited(regrade.tenant, regrade.decided_by, "promote", closed, detail=regrade.regrade_id)
         return True

@@ -42,13 +42,7 @@ class MemoryReviews(MemoryUploads):
         waits = fenced is not None and not fenced.task.shadow
         if current is not None and not waits and _repeats(override, current):
             return Overridden(current.generation, applied=False)
-        tasks = [
-            (task.item_id, task.generation, task.state)
-            for task in (fenced.task for fenced in self._tasks.values())
-            if task.submission_id == submission_id and not task.shadow and _is_ahead(task, counting)
-        ]
-        etag = etag_from(tasks, [(grade.item_id, grade.generation) for grade in counting.values()])
-        if override.etag not in ("", etag):
+        if override.etag not in ("", self._etag(submission_id)):
             raise EtagMismatch(submission_id)
         newest = max((known[2] for known in self._grades if known[:2] == key), default=0)
         task = Task(*key, "", newest + 1, TaskState.OPEN, "", 0, self._now())
@@ -67,9 +61,19 @@ class MemoryReviews(MemoryUploads):
             actor=override.actor,
             reason=override.reason,
         )
+        self._waiting.pop(key, None)
         detail = audit_detail(None if current is None else current.score, override.score, override.reason)
         self._audited(tenant, override.actor, "override", task, detail=detail)
         return Overridden(task.generation, applied=True)
+
+    def _etag(self, submission_id: str) -> str:
+        counting = self._counting(submission_id)
+        tasks = [
+            (task.item_id, task.generation, task.state)
+            for task in (fenced.task for fenced in self._tasks.values())
+            if task.submission_id == submission_id and not task.shadow and _is_ahead(task, counting)
+        ]
+        return etag_from(tasks, [(grade.item_id, grade.generation) for grade in counting.values()])
 
     def _counting(self, submission_id: str) -> dict[str, Grade]:
         """The grade that counts of each item."""

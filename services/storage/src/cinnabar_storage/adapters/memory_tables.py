@@ -8,7 +8,9 @@ from typing import NamedTuple
 from cinnabar_common.clock import Clock, SystemClock
 from cinnabar_storage.audit import AuditRow
 from cinnabar_storage.records import (
+    Doubt,
     Grade,
+    GradeKind,
     Lsn,
     Micros,
     NewRevision,
@@ -70,6 +72,9 @@ class MemoryTables:
     )
 
     _audit: list[AuditRow] = field(default_factory=list[AuditRow])
+    _doubts: dict[tuple[str, str, int], Doubt] = field(default_factory=dict[tuple[str, str, int], Doubt])
+    # The generation that waits, and since when.
+    _waiting: dict[TaskKey, tuple[int, Micros]] = field(default_factory=dict[TaskKey, tuple[int, Micros]])
 
     def _now(self) -> Micros:
         return Micros(int(self.clock.time() * 1_000_000))
@@ -81,6 +86,19 @@ class MemoryTables:
     def _owner(self, submission_id: str) -> str | None:
         row = self._submissions.get(submission_id)
         return None if row is None else row.tenant
+
+    def _counts(self, grade: Grade) -> None:
+        """A grade was written that is no shadow: its item waits for a person, or does not any more."""
+        key = TaskKey(grade.submission_id, grade.item_id)
+        newer = any(
+            known[:2] == key and known[2] > grade.generation and one.kind != GradeKind.SHADOW
+            for known, one in self._grades.items()
+        )
+        if (*key, grade.generation) not in self._doubts:
+            if self._waiting.get(key, (grade.generation, 0))[0] < grade.generation:
+                del self._waiting[key]
+        elif not newer:
+            self._waiting[key] = (grade.generation, self._now())
 
     def _audited(self, tenant: str, actor: str, action: str, task: Task, *, detail: str = "") -> None:
         """A row of the audit; each is a transaction of its own."""

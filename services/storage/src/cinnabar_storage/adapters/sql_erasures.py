@@ -69,6 +69,7 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone
 """
+_DELETE_REVIEWS = "DELETE FROM reviews WHERE tenant = $1 AND submission_id = ANY($2::text[])"
 _DELETE_SUBMISSIONS = """
 WITH gone AS (
     DELETE FROM submissions WHERE tenant = $1 AND submission_id = ANY($2::text[]) RETURNING submission_id
@@ -156,6 +157,7 @@ class SqlErasures:
             await driver.fetch(_LOCK, erasure.tenant, ids)
             await driver.fetchval(_DELETE_TASKS, erasure.tenant, ids)
             grades = await driver.fetchval(_DELETE_GRADES, erasure.tenant, ids)
+            await driver.fetchval(_DELETE_REVIEWS, erasure.tenant, ids)
             submissions = await driver.fetchval(_DELETE_SUBMISSIONS, erasure.tenant, ids)
             await _redact(driver, erasure, ids)
             await sql_statistics.locked(driver)

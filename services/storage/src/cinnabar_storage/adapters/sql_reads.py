@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from cinnabar_storage.adapters import sql_reviews
+from cinnabar_storage.adapters import sql_reviews, sql_waiting_reviews
+from cinnabar_storage.adapters.sql_held import held, held_args
 from cinnabar_storage.adapters.sql_server import Driver, Server
 from cinnabar_storage.adapters.sql_times import micros, micros_if
 from cinnabar_storage.audit import AuditEvent, AuditQuery
@@ -37,21 +38,9 @@ from cinnabar_storage.records import (
 )
 from cinnabar_storage.regrade_records import Comparison, RegradeKey
 from cinnabar_storage.review_records import GradingQuery, Gradings
+from cinnabar_storage.waiting_review_records import ReviewQuery, WaitingReview
 
 T = TypeVar("T")
-
-
-def held(column: str, count: str, mask: str) -> str:
-    """The condition that a row is of a bucket that is asked for, as SQL.
-
-    ``column`` has its id, ``count`` and ``mask`` are the parameters for the
-    number of buckets that are asked for and for `BucketSet.mask`. A shard may
-    have rows of buckets that are arriving or leaving; when it has none, the rows
-    are not looked at one by one: all of what is asked for is owned (see
-    `Server.require`), so equal numbers are equal sets.
-    """
-    asked = f"get_bit({mask}::bytea, bucket_of_id({column})) <> 0"
-    return f"((SELECT count(*) FROM buckets) = {count} OR {asked})"
 
 
 # What is asked for by key is looked up key by key: OFFSET 0 leaves the planner no other way. Its
@@ -260,11 +249,6 @@ ORDER BY n.submission_id, n.item_id LIMIT $6
 """
 
 
-def held_args(buckets: BucketSet) -> tuple[int, bytes]:
-    """The arguments for the parameters of `held`."""
-    return len(buckets), buckets.mask
-
-
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
     return zip(*rows, strict=True)
 
@@ -394,6 +378,9 @@ class SqlCopy:
 
     async def audit_events(self, query: AuditQuery) -> list[AuditEvent]:
         return await sql_reviews.audit_events(self._server, query)
+
+    async def waiting_reviews(self, query: ReviewQuery) -> list[WaitingReview]:
+        return await sql_waiting_reviews.waiting_reviews(self._server, query)
 
     async def queue_controls(self) -> list[QueueControl]:
         return [QueueControl._make(row) for row in await self._fetch(_QUEUE_CONTROLS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinnabar_storage.adapters.sql_reads import held
+from cinnabar_storage.adapters.sql_held import held
 
 # A regrade belongs to no submission: its own audit rows name it in the detail.
 CREATE = """
@@ -202,11 +202,26 @@ WITH judged AS (
                             AND p.tenant = g.tenant AND p.regrade_id = g.regrade_id AND p.kind = 4)
 ), promoted AS (
     INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
-                        kind, revision_id, regrade_id)
+                        kind, revision_id, regrade_id, flags, max_score)
     SELECT submission_id, item_id, last + 1, tenant, score, grade, lease_token, worker, fence,
-           4, revision_id, regrade_id
+           4, revision_id, regrade_id, flags, max_score
     FROM judged WHERE NOT overtaken
-    RETURNING submission_id, item_id, generation
+    RETURNING submission_id, item_id, tenant, generation, score, max_score, flags
+), ended AS (
+    DELETE FROM reviews r USING promoted p
+    WHERE r.submission_id = ANY($3) AND r.submission_id = p.submission_id AND r.item_id = p.item_id
+        AND r.tenant = $1 AND r.generation < p.generation AND p.flags IS NULL
+), waiting AS (
+    INSERT INTO reviews AS r (submission_id, item_id, tenant, course, assignment, generation, score,
+                              max_score, flags)
+    SELECT p.submission_id, p.item_id, p.tenant, s.course, s.assignment, p.generation, p.score,
+           p.max_score, p.flags
+    FROM promoted p JOIN submissions s ON s.submission_id = p.submission_id AND s.tenant = p.tenant
+    WHERE p.flags IS NOT NULL
+    ON CONFLICT (submission_id, item_id) DO UPDATE
+    SET generation = excluded.generation, score = excluded.score, max_score = excluded.max_score,
+        flags = excluded.flags, create_time = excluded.create_time
+    WHERE r.generation < excluded.generation AND r.tenant = excluded.tenant
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
     SELECT $1, $4, 'promote', submission_id, item_id, generation, $2 FROM promoted

@@ -12,7 +12,8 @@ from typing import Any
 
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound, StateForbids
 from cinnabar_storage.adapters import sql_regrade_statements as statements
-from cinnabar_storage.adapters.sql_reads import held_args, open_task
+from cinnabar_storage.adapters.sql_held import held_args
+from cinnabar_storage.adapters.sql_reads import open_task
 from cinnabar_storage.adapters.sql_reviews import CURRENT_GENERATIONS, LOCK_TASKS
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.adapters.sql_times import micros

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
@@ -11,7 +11,7 @@ from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.audit import AuditEvent, AuditQuery
 from cinnabar_storage.etags import etag_from
 from cinnabar_storage.ports import MAX_PAGE_BYTES
-from cinnabar_storage.records import Grade, GradeKind, Lsn
+from cinnabar_storage.records import Grade, GradeKind, Lsn, SubmissionKey
 from cinnabar_storage.review_records import (
     Grading,
     GradingQuery,
@@ -40,6 +40,7 @@ _CURRENT = """
 SELECT score, grade, kind, worker, reason FROM grades
 WHERE submission_id = $1 AND tenant = $2 AND item_id = $3 AND generation = $4
 """
+_END_REVIEW = "DELETE FROM reviews WHERE submission_id = $1 AND tenant = $2 AND item_id = $3"
 _CLOSE = "DELETE FROM tasks WHERE submission_id = $1 AND tenant = $2 AND item_id = $3"
 # The time is that of the change, not that of the transaction, which may have
 # waited for the lock: in the order of times the audit tells what came after what.
@@ -104,13 +105,37 @@ async def override_grade(server: Server, override: Override) -> tuple[Overridden
     return overridden, await server.run(flushed)
 
 
+class Locked(NamedTuple):
+    """A submission that nobody else changes now: rows of LOCK_TASKS and the counting generation, by item."""
+
+    tasks: Mapping[str, Sequence[Any]]
+    counting: Mapping[str, int]
+
+    @property
+    def etag(self) -> str:
+        """As `etags.etag_of`."""
+        visible = [
+            (row[0], row[1], row[2])
+            for row in self.tasks.values()
+            if not row[3] and row[1] > self.counting.get(row[0], 0)
+        ]
+        return etag_from(visible, self.counting.items())
+
+
+async def locked(driver: Driver, key: SubmissionKey) -> Locked:
+    """Until the end of the transaction. Raises ResourceNotFound."""
+    this = (key.submission_id, key.tenant)
+    if not await driver.fetchval(LOCK_SUBMISSION, *this):
+        raise ResourceNotFound(key.submission_id)
+    tasks = {row[0]: row for row in await driver.fetch(LOCK_TASKS, *this)}
+    return Locked(tasks, {row[0]: row[1] for row in await driver.fetch(CURRENT_GENERATIONS, *this)})
+
+
 async def _override(driver: Driver, override: Override) -> Overridden:
     tenant, submission_id = override.key
     this = (submission_id, tenant)
-    if not await driver.fetchval(LOCK_SUBMISSION, *this):
-        raise ResourceNotFound(submission_id)
-    tasks = {row[0]: row for row in await driver.fetch(LOCK_TASKS, *this)}
-    counting: dict[str, int] = {row[0]: row[1] for row in await driver.fetch(CURRENT_GENERATIONS, *this)}
+    state = await locked(driver, override.key)
+    tasks, counting = state
     task, generation = tasks.get(override.item_id), counting.get(override.item_id, 0)
     if task is None and not generation:
         raise ResourceNotFound(f"{submission_id}/{override.item_id}")
@@ -118,14 +143,12 @@ async def _override(driver: Driver, override: Override) -> Overridden:
     # Said before the etag is looked at: it is that of before the first attempt.
     if current is not None and tuple(current) == _wanted(override) and (task is None or task[3]):
         return Overridden(generation, applied=False)
-    visible = [
-        (row[0], row[1], row[2]) for row in tasks.values() if not row[3] and row[1] > counting.get(row[0], 0)
-    ]
-    if override.etag and override.etag != etag_from(visible, counting.items()):
+    if override.etag and override.etag != state.etag:
         raise EtagMismatch(submission_id)
     newest: int = await driver.fetchval(_NEWEST, *this, override.item_id)
     if task is not None:
         await driver.fetchval(_CLOSE, *this, override.item_id)
+    await driver.fetchval(_END_REVIEW, *this, override.item_id)
     # A task may be older than a grade: it was overtaken by the promotion of a shadow.
     generation = newest + 1 if task is None or task[1] <= newest else task[1]
     await driver.fetchval(

@@ -20,6 +20,7 @@ from cinnabar_storage.adapters import (
     sql_seals,
     sql_statistics,
     sql_uploads,
+    sql_waiting_reviews,
     sql_writes,
 )
 from cinnabar_storage.adapters.sql_erasures import SqlErasures
@@ -54,6 +55,7 @@ from cinnabar_storage.records import (
 )
 from cinnabar_storage.replicas import Rotation
 from cinnabar_storage.review_records import Overridden, Override
+from cinnabar_storage.waiting_review_records import Acceptance, Accepted
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -177,6 +179,10 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
     async def override_grade(self, override: Override) -> tuple[Overridden, Lsn]:
         async with self._people.turn():
             return await sql_reviews.override_grade(self._server, override)
+
+    async def accept_review(self, acceptance: Acceptance) -> tuple[Accepted, Lsn]:
+        async with self._people.turn():
+            return await sql_waiting_reviews.accept_review(self._server, acceptance)
 
     async def check_seals(self, after: SealLink) -> SealPage:
         # The primary's, which alone knows what is unsealed; on the connection for what takes its time.

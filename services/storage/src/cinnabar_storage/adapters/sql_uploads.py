@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinnabar_storage.adapters import sql_writes
-from cinnabar_storage.adapters.sql_reads import held, held_args
+from cinnabar_storage.adapters.sql_held import held, held_args
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.adapters.sql_times import micros
 from cinnabar_storage.adapters.sql_writes import creation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from cinnabar_storage.records import (
     CommitResult,
     Created,
     CreateStatus,
+    Doubt,
     GivenUp,
     Graded,
     Lsn,
@@ -77,7 +79,7 @@ CROSS JOIN LATERAL (
 # are nobody's secret: a salt, which takes a fifth of the time, is for rows of people.
 # `= ANY` says what the join says too, and makes it go by the index whatever the
 # statistics are: of a table whose rows die young they are always old.
-_GRADE = """
+_CLAIMED = """
 WITH claimed AS (
     DELETE FROM tasks t
     USING unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::text[],
@@ -87,20 +89,61 @@ WITH claimed AS (
         AND t.submission_id = ANY($2)
         AND t.generation = given.generation AND t.state = 1 AND t.fence < given.fence
     RETURNING given.*, t.shadow, t.revision_id, t.regrade_id
-), graded AS (
-    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
-                        kind, revision_id, regrade_id)
-    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
-           CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id FROM claimed
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, salt, detail)
     SELECT tenant, worker, CASE WHEN shadow THEN 'shadow-grade' ELSE 'grade' END, submission_id, item_id,
            generation, NULL, lease_token FROM claimed
-)
+)"""
+_WHICH_CLAIMED = """
 SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN NULL
             ELSE coalesce(array_agg(submission_id || '/' || item_id), '{}') END
 FROM claimed
 """
+_GRADE = f"""{_CLAIMED}, graded AS (
+    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+                        kind, revision_id, regrade_id)
+    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+           CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id FROM claimed
+)
+{_WHICH_CLAIMED}"""
+# The same for a grade that a person should look at, or that may end such a wish: few, so that all others
+# need not pay for a second table. A task can be older than the grade that counts; then its own grade
+# changes nothing here.
+_GRADE_WITH_REVIEW = f"""{_CLAIMED}, doubted AS (
+    SELECT claimed.*, doubts.max_score,
+           CASE WHEN doubts.flags IS NOT NULL
+                THEN ARRAY(SELECT jsonb_array_elements_text(doubts.flags::jsonb)) END AS flags
+    FROM claimed
+    JOIN unnest($2::text[], $3::text[], $10::text[], $11::float8[])
+        AS doubts(submission_id, item_id, flags, max_score)
+        ON doubts.submission_id = claimed.submission_id AND doubts.item_id = claimed.item_id
+), graded AS (
+    INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+                        kind, revision_id, regrade_id, flags, max_score)
+    SELECT submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
+           CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id, flags, max_score FROM doubted
+), ended AS (
+    DELETE FROM reviews r USING doubted d
+    WHERE r.submission_id = ANY($2) AND r.submission_id = d.submission_id AND r.item_id = d.item_id
+        AND r.tenant = d.tenant AND r.generation < d.generation AND NOT d.shadow AND d.flags IS NULL
+), waiting AS (
+    INSERT INTO reviews AS r (submission_id, item_id, tenant, course, assignment, generation, score,
+                              max_score, flags)
+    SELECT d.submission_id, d.item_id, d.tenant, s.course, s.assignment, d.generation, d.score,
+           d.max_score, d.flags
+    FROM doubted d JOIN submissions s ON s.submission_id = d.submission_id AND s.tenant = d.tenant
+    WHERE NOT d.shadow AND d.flags IS NOT NULL AND s.submission_id = ANY($2)
+        AND NOT EXISTS (
+            SELECT FROM grades g
+            WHERE g.submission_id = d.submission_id AND g.item_id = d.item_id AND g.tenant = d.tenant
+                AND g.kind <> 3 AND g.generation > d.generation
+        )
+    ON CONFLICT (submission_id, item_id) DO UPDATE
+    SET generation = excluded.generation, score = excluded.score, max_score = excluded.max_score,
+        flags = excluded.flags, create_time = excluded.create_time
+    WHERE r.generation < excluded.generation AND r.tenant = excluded.tenant
+)
+{_WHICH_CLAIMED}"""
 _GIVE_UP = """
 WITH claimed AS (
     UPDATE tasks t
@@ -262,8 +305,10 @@ async def commit_outcomes(server: Server, outcomes: Sequence[Outcome]) -> tuple[
     # What is done is taken off: work that is repeated must go on, not begin again.
     steps: deque[tuple[str, list[int]]] = deque()
     for turn in _turns(outcomes):
-        steps.append((_GRADE, [index for index in turn if isinstance(outcomes[index], Graded)]))
-        steps.append((_GIVE_UP, [index for index in turn if isinstance(outcomes[index], GivenUp)]))
+        by_statement: dict[str, list[int]] = {}
+        for index in turn:
+            by_statement.setdefault(_statement(outcomes[index]), []).append(index)
+        steps.extend(by_statement.items())
     refused: list[int] = []
 
     async def work(driver: Driver) -> Lsn:
@@ -294,13 +339,30 @@ def _turns(outcomes: Sequence[Outcome]) -> list[list[int]]:
     return turns
 
 
+def _statement(outcome: Outcome) -> str:
+    if isinstance(outcome, GivenUp):
+        return _GIVE_UP
+    # Only a grade that comes again can end a review.
+    return _GRADE if outcome.doubt is None and outcome.generation == 1 else _GRADE_WITH_REVIEW
+
+
+def _arguments(outcomes: Sequence[Outcome]) -> list[Sequence[Any]]:
+    """Of one of the fenced statements, for outcomes of its kind."""
+    columns: list[Sequence[Any]] = list(zip(*outcomes, strict=True))
+    if not isinstance(outcomes[0], Graded):
+        return columns
+    doubts: Sequence[Doubt | None] = columns.pop()
+    if _statement(outcomes[0]) is _GRADE:
+        return columns
+    flags = [None if doubt is None else json.dumps(doubt.flags) for doubt in doubts]
+    return [*columns, flags, [None if doubt is None else doubt.max_score for doubt in doubts]]
+
+
 async def _claim(
     driver: Driver, statement: str, outcomes: Sequence[Outcome], indexes: list[int]
 ) -> list[int]:
-    """Runs one of the two fenced statements; returns the indexes that it refused."""
-    if not indexes:
-        return []
-    columns = zip(*(outcomes[index] for index in indexes), strict=True)
+    """Runs one of the fenced statements; returns the indexes that it refused."""
+    columns = _arguments([outcomes[index] for index in indexes])
     claimed: list[str] | None = await driver.fetchval(statement, *columns)
     if claimed is None:
         return []

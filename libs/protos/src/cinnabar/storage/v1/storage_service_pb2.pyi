@@ -421,12 +421,15 @@ class FencedOutcome(_message.Message):
         GRADE_FIELD_NUMBER: _builtins.int
         NEEDS_REVIEW_FIELD_NUMBER: _builtins.int
         FLAGS_FIELD_NUMBER: _builtins.int
+        MAX_SCORE_FIELD_NUMBER: _builtins.int
         score: _builtins.float
         """Points earned."""
         grade: _builtins.bytes
         """Serialized `cinnabar.grader.v1.Grade`."""
         needs_review: _builtins.bool
         """A person should look at it; a copy of what is in `grade`."""
+        max_score: _builtins.float
+        """Points of the item; a copy of those in `grade`, only with `needs_review`."""
         @_builtins.property
         def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Why; a copy of those in `grade`, only with `needs_review`."""
@@ -438,10 +441,11 @@ class FencedOutcome(_message.Message):
             grade: _builtins.bytes = ...,
             needs_review: _builtins.bool = ...,
             flags: _abc.Iterable[_builtins.str] | None = ...,
+            max_score: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "grade", b"grade", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "grade", b"grade", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

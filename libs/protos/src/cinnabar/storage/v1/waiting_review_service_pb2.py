@@ -29,7 +29,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0cinnabar/storage/v1/waiting_review_service.proto\x12\x13\x63innabar.storage.v1\x1a!cinnabar/storage/v1/records.proto\x1a)cinnabar/storage/v1/storage_service.proto\x1a\x1f\x63innabar/type/v1/position.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n\x13WaitingReviewRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x03 \x01(\t\x12\x12\n\nassignment\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\r\n\x05\x66lags\x18\x07 \x03(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brevision_id\x18\n \x01(\t\"\xda\x01\n\x13\x41\x63\x63\x65ptReviewRequest\x12<\n\nsubmission\x18\x01 \x01(\x0b\x32\".cinnabar.storage.v1.SubmissionKeyB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63ourse\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nassignment\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61\x63tor\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63omment\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x14\x41\x63\x63\x65ptReviewResponse\x12\x38\n\x06review\x18\x01 \x01(\x0b\x32(.cinnabar.storage.v1.WaitingReviewRecord\x12/\n\x05grade\x18\x02 \x01(\x0b\x32 .cinnabar.storage.v1.GradeRecord\x12,\n\x08position\x18\x03 \x01(\x0b\x32\x1a.cinnabar.type.v1.Position\"`\n\x13WaitingReviewCursor\x12\x15\n\x07time_us\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rsubmission_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x82\x02\n\x19ListWaitingReviewsRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63ourse\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nassignment\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x66lag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12=\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32(.cinnabar.storage.v1.WaitingReviewCursorB\x04\xe2\x41\x01\x01\x12\x13\n\x05limit\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x37\n\rmin_positions\x18\x07 \x03(\x0b\x32\x1a.cinnabar.type.v1.PositionB\x04\xe2\x41\x01\x01\"z\n\x1aListWaitingReviewsResponse\x12\x39\n\x07reviews\x18\x01 \x03(\x0b\x32(.cinnabar.storage.v1.WaitingReviewRecord\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x13\n\x0bunreachable\x18\x03 \x03(\x05\x32\x81\x01\n\x1aWaitingReviewWriterService\x12\x63\n\x0c\x41\x63\x63\x65ptReview\x12(.cinnabar.storage.v1.AcceptReviewRequest\x1a).cinnabar.storage.v1.AcceptReviewResponse2\x93\x01\n\x1aWaitingReviewReaderService\x12u\n\x12ListWaitingReviews\x12..cinnabar.storage.v1.ListWaitingReviewsRequest\x1a/.cinnabar.storage.v1.ListWaitingReviewsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0cinnabar/storage/v1/waiting_review_service.proto\x12\x13\x63innabar.storage.v1\x1a!cinnabar/storage/v1/records.proto\x1a)cinnabar/storage/v1/storage_service.proto\x1a\x1f\x63innabar/type/v1/position.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x01\n\x13WaitingReviewRecord\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ourse\x18\x03 \x01(\t\x12\x12\n\nassignment\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\r\n\x05\x66lags\x18\x07 \x03(\t\x12\r\n\x05score\x18\x08 \x01(\x01\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmax_score\x18\n \x01(\x01\"\xda\x01\n\x13\x41\x63\x63\x65ptReviewRequest\x12<\n\nsubmission\x18\x01 \x01(\x0b\x32\".cinnabar.storage.v1.SubmissionKeyB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63ourse\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nassignment\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61\x63tor\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x63omment\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"\xaf\x01\n\x14\x41\x63\x63\x65ptReviewResponse\x12\x38\n\x06review\x18\x01 \x01(\x0b\x32(.cinnabar.storage.v1.WaitingReviewRecord\x12/\n\x05grade\x18\x02 \x01(\x0b\x32 .cinnabar.storage.v1.GradeRecord\x12,\n\x08position\x18\x03 \x01(\x0b\x32\x1a.cinnabar.type.v1.Position\"`\n\x13WaitingReviewCursor\x12\x15\n\x07time_us\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rsubmission_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07item_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x82\x02\n\x19ListWaitingReviewsRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x63ourse\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nassignment\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x66lag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12=\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32(.cinnabar.storage.v1.WaitingReviewCursorB\x04\xe2\x41\x01\x01\x12\x13\n\x05limit\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x37\n\rmin_positions\x18\x07 \x03(\x0b\x32\x1a.cinnabar.type.v1.PositionB\x04\xe2\x41\x01\x01\"z\n\x1aListWaitingReviewsResponse\x12\x39\n\x07reviews\x18\x01 \x03(\x0b\x32(.cinnabar.storage.v1.WaitingReviewRecord\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x13\n\x0bunreachable\x18\x03 \x03(\x05\x32\x81\x01\n\x1aWaitingReviewWriterService\x12\x63\n\x0c\x41\x63\x63\x65ptReview\x12(.cinnabar.storage.v1.AcceptReviewRequest\x1a).cinnabar.storage.v1.AcceptReviewResponse2\x93\x01\n\x1aWaitingReviewReaderService\x12u\n\x12ListWaitingReviews\x12..cinnabar.storage.v1.ListWaitingReviewsRequest\x1a/.cinnabar.storage.v1.ListWaitingReviewsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -71,19 +71,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWAITINGREVIEWSREQUEST'].fields_by_name['min_positions']._loaded_options = None
   _globals['_LISTWAITINGREVIEWSREQUEST'].fields_by_name['min_positions']._serialized_options = b'\342A\001\001'
   _globals['_WAITINGREVIEWRECORD']._serialized_start=251
-  _globals['_WAITINGREVIEWRECORD']._serialized_end=484
-  _globals['_ACCEPTREVIEWREQUEST']._serialized_start=487
-  _globals['_ACCEPTREVIEWREQUEST']._serialized_end=705
-  _globals['_ACCEPTREVIEWRESPONSE']._serialized_start=708
-  _globals['_ACCEPTREVIEWRESPONSE']._serialized_end=883
-  _globals['_WAITINGREVIEWCURSOR']._serialized_start=885
-  _globals['_WAITINGREVIEWCURSOR']._serialized_end=981
-  _globals['_LISTWAITINGREVIEWSREQUEST']._serialized_start=984
-  _globals['_LISTWAITINGREVIEWSREQUEST']._serialized_end=1242
-  _globals['_LISTWAITINGREVIEWSRESPONSE']._serialized_start=1244
-  _globals['_LISTWAITINGREVIEWSRESPONSE']._serialized_end=1366
-  _globals['_WAITINGREVIEWWRITERSERVICE']._serialized_start=1369
-  _globals['_WAITINGREVIEWWRITERSERVICE']._serialized_end=1498
-  _globals['_WAITINGREVIEWREADERSERVICE']._serialized_start=1501
-  _globals['_WAITINGREVIEWREADERSERVICE']._serialized_end=1648
+  _globals['_WAITINGREVIEWRECORD']._serialized_end=482
+  _globals['_ACCEPTREVIEWREQUEST']._serialized_start=485
+  _globals['_ACCEPTREVIEWREQUEST']._serialized_end=703
+  _globals['_ACCEPTREVIEWRESPONSE']._serialized_start=706
+  _globals['_ACCEPTREVIEWRESPONSE']._serialized_end=881
+  _globals['_WAITINGREVIEWCURSOR']._serialized_start=883
+  _globals['_WAITINGREVIEWCURSOR']._serialized_end=979
+  _globals['_LISTWAITINGREVIEWSREQUEST']._serialized_start=982
+  _globals['_LISTWAITINGREVIEWSREQUEST']._serialized_end=1240
+  _globals['_LISTWAITINGREVIEWSRESPONSE']._serialized_start=1242
+  _globals['_LISTWAITINGREVIEWSRESPONSE']._serialized_end=1364
+  _globals['_WAITINGREVIEWWRITERSERVICE']._serialized_start=1367
+  _globals['_WAITINGREVIEWWRITERSERVICE']._serialized_end=1496
+  _globals['_WAITINGREVIEWREADERSERVICE']._serialized_start=1499
+  _globals['_WAITINGREVIEWREADERSERVICE']._serialized_end=1646
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,7 @@ class WaitingReviewRecord(_message.Message):
     FLAGS_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
-    REVISION_ID_FIELD_NUMBER: _builtins.int
+    MAX_SCORE_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission."""
     item_id: _builtins.str
@@ -54,8 +54,8 @@ class WaitingReviewRecord(_message.Message):
     """Generation of the grade."""
     score: _builtins.float
     """Points that the grader gave."""
-    revision_id: _builtins.str
-    """Revision whose points it was given by."""
+    max_score: _builtins.float
+    """Points of the item."""
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why: the flags of the grade."""
@@ -76,11 +76,11 @@ class WaitingReviewRecord(_message.Message):
         flags: _abc.Iterable[_builtins.str] | None = ...,
         score: _builtins.float = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
-        revision_id: _builtins.str = ...,
+        max_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "flags", b"flags", "generation", b"generation", "item_id", b"item_id", "revision_id", b"revision_id", "score", b"score", "submission_id", b"submission_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "author", b"author", "course", b"course", "create_time", b"create_time", "flags", b"flags", "generation", b"generation", "item_id", b"item_id", "max_score", b"max_score", "score", b"score", "submission_id", b"submission_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
