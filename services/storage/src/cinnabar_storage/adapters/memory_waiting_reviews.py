@@ -36,8 +36,18 @@ class MemoryWaitingReviews(MemoryReviews):
         generation, since = self._waiting[key]
         doubt = self._doubts[*key, generation]
         score = self._grades[*key, generation].score
-        of = (*key, row.course, row.assignment, row.author)
-        return WaitingReview(*of, generation, doubt.flags, score, doubt.max_score, since)
+        return WaitingReview(
+            key.submission_id,
+            key.item_id,
+            row.course,
+            row.assignment,
+            row.author,
+            generation,
+            doubt.flags,
+            score,
+            doubt.max_score,
+            since,
+        )
 
     async def accept_review(self, acceptance: Acceptance) -> tuple[Accepted, Lsn]:
         tenant, submission_id = acceptance.key
