@@ -127,9 +127,21 @@ def test_outcomes_keep_their_order_and_kind() -> None:
     submission = new_submission()
     request = pb.CommitOutcomesRequest(outcomes=[graded(submission, fence=3), given_up(submission, fence=4)])
     grade, letter = convert.outcomes(request)
-    assert grade[-2:] == (1.0, b"grade under 3")
+    assert grade[-3:] == (1.0, b"grade under 3", None)
     assert letter[-2:] == ("it broke", 4)
     assert (grade.fence, letter.fence) == (3, 4)
+
+
+def test_a_doubt_is_what_the_grade_says_without_what_cannot_be_kept() -> None:
+    outcome = graded(new_submission())
+    outcome.grade.flags.append("ODD")
+    [certain] = convert.outcomes(pb.CommitOutcomesRequest(outcomes=[outcome]))
+    assert certain[-1] is None
+    outcome.grade.needs_review = True
+    outcome.grade.flags.append("N\0UL")
+    outcome.grade.max_score = 3.0
+    [doubted] = convert.outcomes(pb.CommitOutcomesRequest(outcomes=[outcome]))
+    assert doubted[-1] == (("ODD", "NUL"), 3.0)
 
 
 def test_an_outcome_of_nothing_is_refused() -> None:
