@@ -11,7 +11,8 @@ from cinnabar_grader.config import GraderConfig
 def test_only_the_scheduler_must_be_named() -> None:
     config = load(GraderConfig, prefix="GRADER_", env={"GRADER_SCHEDULER_TARGET": "a:1, b:2,a:1"})
     assert config.addresses == ("a:1", "b:2")
-    assert [config.credits_of(queue) for queue in ("text", "free-text", "code-python")] == [256, 32, 20]
+    assert [config.credits_of(queue) for queue in ("text", "free-text", "llm")] == [256, 32, 20]
+    assert config.credits_of("code-python") == 2 * config.runs >= 2
     assert {"choice", "free-text", "llm", "code-python"} <= set(config.queues)
 
 
@@ -37,6 +38,9 @@ def test_credits_of_some_queues() -> None:
         ("SCHEDULER_TARGET", " , ", "no address"),
         ("QUEUES", "text,essay", "'essay' is not a queue"),
         ("QUEUES", "", "names no queue"),
+        ("CODE_RUNS", "-1", "CODE_RUNS must be 0 to 256"),
+        ("CODE_TASK_SECONDS", "0", "CODE_TASK_SECONDS must be"),
+        ("CODE_TREES", "opt/python", "CODE_TREES must be absolute"),
         ("CREDITS", "text", "not queue=number"),
         ("CREDITS", "text=0", "not queue=number"),
         ("CREDITS", "essay=5", "not queue=number"),

@@ -53,7 +53,7 @@ class Shelf:
             self.texts[upload] = text
             self.arrived.notify_all()
 
-    async def text(self, token: LeaseToken, file: FileAnswer) -> str:
+    async def answer(self, token: LeaseToken, file: FileAnswer, *, archives: bool = False) -> str:
         self.asked.append(file.upload)
         async with self.arrived:
             await self.arrived.wait_for(lambda: file.upload in self.texts)

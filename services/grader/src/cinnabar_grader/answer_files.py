@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cinnabar_grader.graders import (
     ANSWER,
+    ArchiveAnswer,
     Artifact,
     CriterionScore,
     Failed,
@@ -51,8 +52,13 @@ class NotText(Exception):
 class Files(Protocol):
     """Where the files of a stream's tasks are, for as long as their leases are held."""
 
-    async def text(self, token: LeaseToken, file: FileAnswer) -> str:
-        """What a file says. NotText; Ungradable (UNAVAILABLE) when it cannot be had now."""
+    async def answer(
+        self, token: LeaseToken, file: FileAnswer, *, archives: bool = False
+    ) -> str | ArchiveAnswer:
+        """What a file says; with ``archives`` a zip archive is one.
+
+        NotText; Ungradable (UNAVAILABLE) when it cannot be had now.
+        """
         ...
 
     async def keep(self, token: LeaseToken, artifact: Artifact) -> StoredArtifact:

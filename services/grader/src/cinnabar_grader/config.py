@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -30,6 +31,18 @@ class GraderConfig:
     """Threads of one pass of the free-text model."""
     max_workers: int = 20
     """Most tasks under way at once, for each kind that mostly waits."""
+    code_runs: int = 0
+    """Runs of programs at once; the number of cores when 0."""
+    code_task_seconds: float = 180.0
+    """When the runs of one program took so long together, the rest of its tests is not run."""
+    code_python: str = ""
+    """Python that programs are run with; that of this process, without its packages, when empty."""
+    code_trees: tuple[str, ...] = ()
+    """Folders that programs can read besides the system's: absolute paths."""
+    code_cgroup: str = ""
+    """A cgroup v2 folder that was delegated to this process; one is looked for when empty."""
+    code_weak_sandbox: bool = False
+    """Run programs also where there is no sandbox that holds programs that mean harm."""
     drain_seconds: float = 10.0
     """How long running work may take to finish after SIGTERM; what does not is handed back."""
     worker: str = ""
@@ -73,6 +86,12 @@ class GraderConfig:
             problems.append("GRADER_SEMANTIC_THREADS must be 1 or more")
         if not 1 <= self.max_workers <= 1000:
             problems.append("GRADER_MAX_WORKERS must be 1 to 1000")
+        if not 0 <= self.code_runs <= 256:
+            problems.append("GRADER_CODE_RUNS must be 0 to 256")
+        if not 1 <= self.code_task_seconds <= 3600:
+            problems.append("GRADER_CODE_TASK_SECONDS must be 1 to 3600")
+        if not all(path.startswith("/") for path in self.code_trees):
+            problems.append("GRADER_CODE_TREES must be absolute paths")
         if not 0 <= self.drain_seconds <= 3600:
             problems.append("GRADER_DRAIN_SECONDS must be 0 to 3600")
         if self.worker and not is_id(self.worker):
@@ -114,7 +133,13 @@ class GraderConfig:
 
     def credits_of(self, queue: str) -> int:
         """Credits to keep open on a queue."""
-        return self.configured_credits.get(queue) or DEFAULT_CREDITS.get(queue, self.max_workers)
+        usual = 2 * self.runs if queue in names.CODE.values() else self.max_workers
+        return self.configured_credits.get(queue) or DEFAULT_CREDITS.get(queue, usual)
+
+    @property
+    def runs(self) -> int:
+        """Runs of programs at once."""
+        return self.code_runs or len(os.sched_getaffinity(0))
 
 
 def is_queue(name: str) -> bool:

@@ -104,6 +104,12 @@ async def _free_text(opening: Opening) -> Opened:
     return await open_free_text(opening.config)
 
 
+async def _code(opening: Opening) -> Opened:
+    from cinnabar_grader.code_kind import open_code
+
+    return await open_code(opening)
+
+
 async def _llm(opening: Opening) -> Opened:
     from cinnabar_grader.llm_kind import open_llm
 
@@ -121,5 +127,6 @@ KINDS: Sequence[Kind] = (
         open=_free_text,
         checks=("model",),
     ),
+    Kind(name="code", queues=tuple(queues.CODE.values()), place=Place.SLOTS, open=_code),
     Kind(name="llm", queues=(queues.LLM,), place=Place.SLOTS, open=_llm, needs=("free-text",)),
 )

@@ -97,7 +97,8 @@ class Transfers:
             if task.cancelled:
                 return
             try:
-                task.answer = await files.text(task.token, file)
+                archives = bool(getattr(task.item, "takes_archives", False))
+                task.answer = await files.answer(task.token, file, archives=archives)
             except NotText:
                 self._finished([not_text(task, self._author)])
             except Ungradable as error:

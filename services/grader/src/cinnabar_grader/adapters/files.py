@@ -14,7 +14,9 @@ import grpc
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_common import presigned
 from cinnabar_grader.answer_files import MAX_FILE_BYTES, NotText
+from cinnabar_grader.code.archives import is_archive
 from cinnabar_grader.graders import (
+    ArchiveAnswer,
     Artifact,
     FailureCode,
     FileAnswer,
@@ -41,7 +43,9 @@ class StreamFiles:
         self._stub = stub
         self._executor = executor
 
-    async def text(self, token: LeaseToken, file: FileAnswer) -> str:
+    async def answer(
+        self, token: LeaseToken, file: FileAnswer, *, archives: bool = False
+    ) -> str | ArchiveAnswer:
         """See Files."""
         if not 0 < file.size_bytes <= MAX_FILE_BYTES:
             raise Ungradable(FailureCode.INVALID_ARGUMENT, "the size of the file is out of range")
@@ -53,10 +57,12 @@ class StreamFiles:
             raise _away("no link to the file", error) from error
         url = response.files[0].url
 
-        def work() -> str:
+        def work() -> str | ArchiveAnswer:
             content = presigned.fetch(
                 url, size_bytes=file.size_bytes, sha256=file.sha256, seconds=TRANSFER_SECONDS
             )
+            if archives and is_archive(content):
+                return ArchiveAnswer(content)
             try:
                 return content.decode("utf-8-sig")
             except UnicodeDecodeError:

@@ -38,7 +38,7 @@ from cinnabar_grader.sandbox import Sandbox
 
 VERSION = "1"
 TASK_SECONDS = 180.0
-"""After so long no test of a task begins any more; those that run go on to their own ends."""
+"""When the runs of a task took so long together, no test of it begins any more."""
 QUEUE_PREFIX = "code-"
 SUBMISSION = "submission/"
 """Where the student's files lie beside a script."""
@@ -87,7 +87,7 @@ class CodeGrader:
                 item,
                 self._toolchain,
                 self._sandbox,
-                deadline=began + self._task_seconds,
+                seconds=self._task_seconds,
                 shuffle=self._chance.shuffle,
                 finished=finished,
             )

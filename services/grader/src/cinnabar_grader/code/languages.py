@@ -73,8 +73,8 @@ class Toolchain:
 
 
 COMPILING = Limits(
-    cpu_seconds=15,
-    wall_seconds=40,
+    cpu_seconds=20,
+    wall_seconds=60,
     memory_bytes=1024 * MIB,
     processes=64,
     open_files=256,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -52,16 +51,19 @@ class Testing:
         toolchain: Toolchain,
         sandbox: Sandbox,
         *,
-        deadline: float,
+        seconds: float,
         shuffle: Callable[[list[Any]], None],
         finished: Callable[[Mapping[str, Judged]], None],
     ) -> None:
-        """``deadline`` by `time.monotonic`: after it no run begins."""
+        """No run begins when the runs before took ``seconds`` by the clock.
+
+        Time in which runs wait for a box is the grader's affair, and does not count.
+        """
         self._item = item
         self._toolchain = toolchain
         self._sandbox = sandbox
         self._limits = toolchain.limits(item.limits)
-        self._deadline = deadline
+        self._seconds_left = seconds
         self._shuffle = shuffle
         self._finished = finished
         self._room = asyncio.Semaphore(RUNS_AT_ONCE)
@@ -84,14 +86,7 @@ class Testing:
 
     async def _compile(self, folder: Folder, files: Mapping[str, bytes]) -> None:
         command = self._toolchain.compile_command(files)
-        run = whole(
-            await folder.run(
-                command,
-                limits=COMPILING,
-                keep=self._toolchain.keeps,
-                environment=self._toolchain.environment,
-            )
-        )
+        run = await self._run(folder, command, COMPILING, keep=self._toolchain.keeps)
         if run.ending is Ending.EXITED and run.exit_code == 0:
             return
         if run.ending is Ending.EXITED:
@@ -120,23 +115,16 @@ class Testing:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncGenerator[bool]:
-        """Waits for a turn; whether there still is time."""
+        """Waits for a turn; gives whether there is time left."""
         async with self._room:
-            yield time.monotonic() < self._deadline
+            yield self._seconds_left > 0
 
     async def _stdio(self, folder: Folder, test: Test, form: Stdio) -> None:
         async with self._turn() as early:
             if not early:
                 return
             command = (*self._toolchain.runner(self._limits.memory_bytes), *form.arguments)
-            run = whole(
-                await folder.run(
-                    command,
-                    stdin=form.input,
-                    limits=self._limits,
-                    environment=self._toolchain.environment,
-                )
-            )
+            run = await self._run(folder, command, self._limits, stdin=form.input)
             if failed := stopped(run, self._item, self._toolchain):
                 verdict, message = failed
                 self._done(test, judged(run, verdict, message=message, output=run.stdout))
@@ -183,7 +171,7 @@ class Testing:
             request = calling.many(tests, self._limits.wall_seconds / 2)
             # Two lines of text and a value for each.
             room = len(tests) * (2 * calling.BATCH_VALUE + _CHANNEL_BYTES)
-            run = whole(await self._harness(folder, request, output=room))
+            run = await self._harness(folder, request, output=room)
             found: dict[str, Judged] = {}
             for test in tests:
                 answer = calling.replies(tests, run.stdout).get(test.test)
@@ -210,7 +198,7 @@ class Testing:
             if not early:
                 return
             request = calling.one(self._item.program, form)
-            run = whole(await self._harness(folder, request, output=0))
+            run = await self._harness(folder, request, output=0)
             printed = run.stderr
             if failed := stopped(run, self._item, self._toolchain):
                 verdict, message = failed
@@ -227,9 +215,25 @@ class Testing:
     async def _harness(self, folder: Folder, request: calling.Request, *, output: int) -> Run:
         limits = replace(self._limits, output_bytes=max(output, self._limits.output_bytes + _CHANNEL_BYTES))
         command = (*self._toolchain.evaluator(limits.memory_bytes), request.source)
-        return await folder.run(
-            command, stdin=request.stdin, limits=limits, environment=self._toolchain.environment
+        return await self._run(folder, command, limits, stdin=request.stdin)
+
+    async def _run(
+        self,
+        folder: Folder,
+        command: Sequence[str],
+        limits: Limits,
+        *,
+        stdin: bytes = b"",
+        keep: bool = False,
+    ) -> Run:
+        """A run in the program's folder. Ungradable (INTERNAL) when the box itself broke."""
+        run = whole(
+            await folder.run(
+                command, stdin=stdin, limits=limits, keep=keep, environment=self._toolchain.environment
+            )
         )
+        self._seconds_left -= run.wall_seconds
+        return run
 
     def _done(self, test: Test, result: Judged) -> None:
         self._finished({test.test: result})
