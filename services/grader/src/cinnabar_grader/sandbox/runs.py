@@ -64,7 +64,7 @@ class Run:
 
     ending: Ending
     exit_code: int = 0
-    """Of the command; 0 unless EXITED. Where the first process of the box is not ours, a program that
+    """Of the command; 0 unless EXITED; 127 when it could not be executed. With bubblewrap a program that
     exits with 128 + n cannot be told from one that signal n ended, and counts as the latter."""
     signal: int = 0
     """The signal that ended the command, when one did."""

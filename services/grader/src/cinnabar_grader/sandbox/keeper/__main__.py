@@ -26,6 +26,7 @@ async def keep(descriptor: int, settings: Settings) -> None:
         try:
             ground = Ground(namespaces=settings.namespaces)
             exits.callback(ground.remove)
+            kernel.hide_memory()  # not before: it takes away the right to map users
             groups = cgroups.find(settings.cgroup) if settings.cgroups else None
             if groups is not None:
                 exits.callback(groups.close)
@@ -45,7 +46,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.clear()
-    kernel.hide_memory()
     kernel.adopt_orphans()
     asyncio.run(keep(int(sys.argv[1]), Settings.loaded(sys.argv[2])))
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from cinnabar_grader.sandbox import seccomp
-from cinnabar_grader.sandbox.keeper.child import Status
+from cinnabar_grader.sandbox.keeper.child import NOT_FOUND, Status
 from cinnabar_grader.sandbox.keeper.ground import Ground, RunFolder
 from cinnabar_grader.sandbox.keeper.launch import Launch, enter, fork, replace
 from cinnabar_grader.sandbox.keeper.settings import Settings
@@ -21,6 +21,8 @@ HOME = "/box"
 USER = 1000
 _OWN_PROCESSES = 2
 """Bubblewrap outside and its process 1 inside."""
+_NOT_EXECUTED = b"bwrap: execvp "
+"""What bubblewrap says, and no program in the box could say in its place: none was there yet."""
 _HIDDEN = "/proc/sys"
 """Settings of the machine. What else /proc says of it needs rights that no box has, or is no secret; every
 further mount would cost each run a millisecond."""
@@ -46,7 +48,15 @@ class Bubblewrap:
         self._filter.chmod(0o644)
         self._fixed = self._arguments()
 
-    missing: Sequence[str] = ()
+    @property
+    def missing(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
+    @property
+    def alone(self) -> bool:
+        """Never."""
+        return False
 
     def home(self, folder: RunFolder) -> str:
         """The working directory as the program sees it."""
@@ -142,10 +152,15 @@ class BubblewrapChild:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def status(self, code: int) -> Status:
+    def sweep(self) -> None:
+        """Nothing outlives process 1 of the box, and bubblewrap waits for it."""
+
+    def status(self, code: int, stderr: bytes) -> Status:
         """What the exit code of bubblewrap means. RuntimeError when the box was never finished."""
         self._listen()
         if "exit-code" not in self._facts():
+            if stderr.startswith(_NOT_EXECUTED):
+                return Status(NOT_FOUND)
             raise RuntimeError("bubblewrap could not make the box")
         return Status.of_shell(code)
 

@@ -11,6 +11,9 @@ from typing import Protocol
 from cinnabar_grader.sandbox.keeper.ground import RunFolder
 from cinnabar_grader.sandbox.keeper.launch import Launch
 
+NOT_FOUND = 127
+"""Exit code of a program that could not be executed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -48,9 +51,14 @@ class Child(Protocol):
         """Kills all processes of the box; may be called again."""
         ...
 
-    def status(self, code: int) -> Status:
-        """How the command ended, when the child did with ``code`` (negative: by that signal). RuntimeError
-        when the box was never finished."""
+    def sweep(self) -> None:
+        """Kills what outlived the child."""
+        ...
+
+    def status(self, code: int, stderr: bytes) -> Status:
+        """How the command ended, when the child did with ``code`` (negative: by that signal), having
+        written ``stderr``: with `NOT_FOUND` when it could not be executed. RuntimeError when the box was
+        never finished."""
         ...
 
     def close(self) -> None:
@@ -62,7 +70,16 @@ class Mechanism(Protocol):
     """A way to make boxes."""
 
     name: str
-    missing: Sequence[str]
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """What no probe can see, in words."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether only one run may be there at a time."""
+        ...
 
     def home(self, folder: RunFolder) -> str:
         """The working directory as the program sees it."""

@@ -216,23 +216,50 @@ def collect_stale(folder: Path) -> int:
     return count
 
 
+def open_way(paths: Sequence[str]) -> None:
+    """Makes ``paths`` reachable for every user, where a folder above them is closed to others: that folder
+    is covered, and only they are seen in it. In a mount namespace that nobody else is in."""
+    opened = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in map(Path, paths) if _closed(path)}
+    for place in {_closed(path) for path in opened}:
+        kernel.mount("tmpfs", str(place), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
+    for path, descriptor in opened.items():
+        path.mkdir(parents=True, exist_ok=True)
+        kernel.mount(f"/proc/self/fd/{descriptor}", str(path), None, kernel.MS_BIND | kernel.MS_REC)
+        os.close(descriptor)
+
+
+def _closed(path: Path) -> Path | None:
+    """The uppermost folder above a path that others may not enter."""
+    above = reversed(path.parents)
+    return next((one for one in above if not one.stat().st_mode & stat.S_IXOTH), None)
+
+
 def _leave(superuser: bool) -> bool:
     """Leaves the machine's mount namespace; False when this process may not."""
-    user, group = os.geteuid(), os.getegid()
-    if superuser:
+    leave = _leave_as_root if superuser else _leave_as_user
+    pid = os.fork()
+    if pid == 0:  # half of it would be worse than none: tried by somebody else
         try:
-            kernel.unshare(kernel.CLONE_NEWNS)
+            leave()
         except OSError:
-            return False
-        return True
-    try:
-        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    except OSError:
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
         return False
+    leave()
     return True
+
+
+def _leave_as_root() -> None:
+    kernel.unshare(kernel.CLONE_NEWNS)
+
+
+def _leave_as_user() -> None:
+    user, group = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
 def _locked(path: Path) -> int:

@@ -66,8 +66,15 @@ def enter(launch: Launch, *, user: int | None, processes: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    for what, limit in _limits(launch, processes).items():
+    for what, limit in _limits(launch).items():
         resource.setrlimit(what, (limit, limit))
+    become(user, processes)
+
+
+def become(user: int | None, processes: int) -> None:
+    """Changes the user, when one is given, and limits its processes, unless by 0."""
+    if processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -80,7 +87,7 @@ def replace(program: str, argv: Sequence[str], environment: Mapping[str, str]) -
     os.execve(program, list(argv), dict(environment))
 
 
-def _limits(launch: Launch, processes: int) -> dict[int, int]:
+def _limits(launch: Launch) -> dict[int, int]:
     limits = launch.limits
     found = {
         resource.RLIMIT_CPU: math.ceil(limits.cpu_seconds) + _CPU_GRACE_SECONDS,
@@ -92,8 +99,6 @@ def _limits(launch: Launch, processes: int) -> dict[int, int]:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,
     }
-    if processes:
-        found[resource.RLIMIT_NPROC] = processes
     if not launch.doors:
         # Not the address space: node and Java reserve much more of it than they use.
         found[resource.RLIMIT_DATA] = limits.memory_bytes

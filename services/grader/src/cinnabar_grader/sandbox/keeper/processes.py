@@ -41,6 +41,19 @@ def below(pid: int) -> Iterator[int]:
                     waiting += map(int, children.split())
 
 
+def of_user(user: int) -> list[int]:
+    """All processes of a user that are not dead yet."""
+    found: list[int] = []
+    for entry in os.listdir(_PROC):
+        if entry.isdigit():
+            with suppress(OSError):
+                lines = (_PROC / entry / "status").read_text().splitlines()
+                facts = dict(line.split(":\t", 1) for line in lines if line.startswith(("Uid:", "State:")))
+                if not facts["State"].startswith("Z") and int(facts["Uid"].split()[0]) == user:
+                    found.append(int(entry))
+    return found
+
+
 def usage(pid: int, suspicious_bytes: int) -> Usage:
     """Of the process and all below it. Memory that processes share counts for each of them, unless the sum
     is above ``suspicious_bytes``: then it is shared out."""

@@ -44,7 +44,8 @@ class Keeper:
         self.mechanism = mechanism
         self._folders: dict[str, dict[str, bytes]] = {}
         self._free: asyncio.Queue[int] = asyncio.Queue()
-        for slot in range(settings.slots):
+        self.slots = 1 if mechanism.alone else settings.slots
+        for slot in range(self.slots):
             self._free.put_nowait(slot)
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._count = 0

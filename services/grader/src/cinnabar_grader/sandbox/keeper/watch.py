@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -148,6 +149,7 @@ class Watch:
                     self.group.kill()
             except asyncio.CancelledError as error:
                 cancelled = error
+        self.child.sweep()
         if self.group is not None:
             self.group.kill()
         _, wait_status, usage = os.wait4(self.child.pid, 0)  # noqa: ASYNC222 - it has exited
@@ -190,6 +192,8 @@ class Watch:
 
     def _judge(self, wait_status: int, usage: tuple[float, int], wall: float) -> Seen:
         cpu, memory = usage
+        if memory <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024:
+            memory = 0  # that of the keeper's own copy, before the program took its place
         seen = Seen(
             stdout=bytes(self._output[self.stdout]),
             stderr=bytes(self._output[self.stderr]),
@@ -211,7 +215,7 @@ class Watch:
             seen.reason = self._errors.decode("utf-8", "replace")
             return seen
         try:
-            seen.status = self.child.status(os.waitstatus_to_exitcode(wait_status))
+            seen.status = self.child.status(os.waitstatus_to_exitcode(wait_status), seen.stderr)
         except RuntimeError as error:
             if starved:  # not even the beginning had room
                 seen.ending = Ending.MEMORY_LIMIT
