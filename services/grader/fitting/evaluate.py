@@ -35,6 +35,8 @@ PENALTY = 150.0
 POOLING = 0.5
 """Share of each question's mean that is taken out before fitting (a random intercept per question): how hard
 a question was is no property of its answers' features."""
+DRAWS = 20
+"""Draws of which answers a teacher graded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,11 @@ def protocols(scorer: SemanticScorer, english: Sample, chinese: Sample) -> dict[
             figures[f"{title} by question, {label}, settled answers left out"] = agreement(
                 predicted[some], sample.score[some], scale=scale
             )
+    for title, sample, scale in (("saf_en", english, 1.0), ("ads_zh", chinese, 10.0)):
+        for count in (10, 20, 40):
+            figures[f"{title} by question, {count} answers graded by a teacher"] = few_graded(
+                sample, names, count, scale=scale
+            )
     close = np.abs(fractions - english.score) <= CLOSE
     trusted = test & english.regressed
     confidence = np.array([score.confidence for score in scores["en"]])
@@ -263,6 +270,38 @@ def _calibrated(sample: Sample, fractions: Doubles) -> Doubles:
         open_rows = rows & sample.regressed
         calibrated[open_rows] = [calibration.apply(fraction) for fraction in fractions[open_rows].tolist()]
     return calibrated
+
+
+def few_graded(sample: Sample, names: Sequence[str], count: int, *, scale: float = 1.0) -> Figures:
+    """Held-out questions of which a teacher graded `count` answers, which set the scale; the rest is scored.
+
+    The mean over `DRAWS` draws of which answers; answers that guards settle or doubt are in neither part.
+    """
+    predicted = held_out(sample, names)
+    rng = np.random.default_rng(count)
+    before: list[float] = []
+    after: list[float] = []
+    worse: list[bool] = []
+    for name in np.unique(sample.question):
+        rows = np.flatnonzero((sample.question == name) & sample.regressed & (sample.ceiling >= 1.0))
+        if len(rows) < count + 10:
+            continue
+        for _ in range(DRAWS):
+            drawn = rng.permutation(rows)
+            known, rest = drawn[:count], drawn[count:]
+            fitted = Calibration.fit(predicted[known].tolist(), sample.score[known].tolist())
+            changed = np.array([fitted.apply(one) for one in predicted[rest].tolist()])
+            old = (predicted[rest] - sample.score[rest]) ** 2
+            new = (changed - sample.score[rest]) ** 2
+            before += old.tolist()
+            after += new.tolist()
+            worse.append(bool(np.sqrt(new.mean()) > np.sqrt(old.mean()) + 0.01))
+    return {
+        "rmse_before": float(np.sqrt(np.mean(before)) * scale),
+        "rmse_after": float(np.sqrt(np.mean(after)) * scale),
+        "share_worse_by_0.01": float(np.mean(worse)),
+        "n": float(len(worse) // DRAWS),
+    }
 
 
 def _false_alarms(language: str, sample: Sample, scores: Sequence[SemanticScore]) -> dict[str, Figures]:

@@ -13,6 +13,7 @@ from cinnabar.grader.v1.grade_pb2 import Provenance as ProvenanceMessage
 from cinnabar.grader.v1.grade_pb2 import TestResult as TestResultMessage
 from cinnabar.grader.v1.item_pb2 import Item, LlmSpec
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
+from cinnabar_grader.calibrating import GradedAnswer
 from cinnabar_grader.code_convert import code_item
 from cinnabar_grader.custom import CustomItem
 from cinnabar_grader.free_text import MAX_SAMPLES, Criterion, FreeTextItem, LlmRule
@@ -183,6 +184,7 @@ def _free_text(item: Item) -> FreeTextItem:
         references=spec.references,
         criteria=[Criterion(part.criterion, part.description, part.points) for part in spec.criteria],
         llm=_llm(spec.llm) if spec.HasField("llm") else None,
+        examples=[GradedAnswer(one.answer, one.score / item.points) for one in spec.examples],
     )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from cinnabar_grader.calibrating import MAX_EXAMPLES, Calibrations, GradedAnswer, Scorer
 from cinnabar_grader.graders import (
     ANSWER,
     CriterionScore,
@@ -19,29 +19,22 @@ from cinnabar_grader.graders import (
     Graded,
     Outcome,
     Provenance,
+    Released,
     Task,
     Ungradable,
     checked,
 )
 from cinnabar_grader.phrases import Language, known, language_of, phrase
 from cinnabar_grader.points import apportion, score_of, total_of
-from cinnabar_grader.semantic import SemanticRequest, SemanticScore
+from cinnabar_grader.semantic import Calibration, SemanticRequest, SemanticScore
 
-VERSION = "1"
+VERSION = "2"
 MAX_SAMPLES = 5
 """Times that a language model is asked the same at most."""
 
 # Shares of the points at which the words change.
 _FULL, _MOST, _PART, _COVERED = 0.95, 0.7, 0.35, 0.8
 _SETTLING = frozenset({"EMPTY", "REFUSAL", "QUESTION_COPY"})
-
-
-class Scorer(Protocol):
-    """Scores free text; `SemanticScorer` is one. Safe to call from several threads."""
-
-    def score(self, requests: Sequence[SemanticRequest]) -> list[SemanticScore]:
-        """One score per request, in order."""
-        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,25 +68,38 @@ class FreeTextItem:
         references: Sequence[str],
         criteria: Sequence[Criterion] = (),
         llm: LlmRule | None = None,
+        examples: Sequence[GradedAnswer] = (),
     ) -> None:
-        """``llm``: a language model grades it, of the queue "llm"."""
+        """``llm``: a language model grades it, of the queue "llm". With 10 ``examples`` or more the scale
+        of the semantic grader is fitted to them."""
         if not references:
             raise ValueError("there is no reference answer")
         if criteria and abs(sum(part.points for part in criteria) - points) > 1e-6 * points:
             raise ValueError("the criteria do not add up to the points of the item")
+        if len(examples) > MAX_EXAMPLES:
+            raise ValueError(f"there are more than {MAX_EXAMPLES} graded examples")
+        if not all(0 <= example.fraction <= 1 for example in examples):
+            raise ValueError("a graded example has less than no points or more than the item")
         self.points = points
         self.language = language_of(question, *references)
         self.question = question
         self.references = tuple(references)
         self.criteria = tuple(criteria)
         self.llm = llm
+        self.examples = tuple(examples)
 
-    def requests(self, answer: str) -> list[SemanticRequest]:
-        """What to score: the answer against the references, then against each criterion."""
-        texts = [self.references, *((part.description,) for part in self.criteria)]
+    def requests(self, answer: str, calibration: Calibration) -> list[SemanticRequest]:
+        """What to score: the answer against the references, on the teacher's scale, then against each
+        criterion."""
+        whole = SemanticRequest(
+            question=self.question, references=self.references, answer=answer, calibration=calibration
+        )
         return [
-            SemanticRequest(question=self.question, references=references, answer=answer)
-            for references in texts
+            whole,
+            *(
+                SemanticRequest(question=self.question, references=(part.description,), answer=answer)
+                for part in self.criteria
+            ),
         ]
 
 
@@ -107,6 +113,7 @@ class FreeTextGrader:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
+        self._calibrations = Calibrations(scorer)
 
     def blocking(self, batch: Sequence[Task]) -> bool:
         """Always."""
@@ -115,12 +122,14 @@ class FreeTextGrader:
     def grade(self, batch: Sequence[Task]) -> list[Outcome]:
         """One outcome per task that is still wanted.
 
-        Raises what the scorer raises; ValueError when its score is none.
+        While the scale of an item is being learned its tasks are handed back, to come again: other items'
+        tasks do not wait for it. Raises what the scorer raises; ValueError when its score is none.
         """
         started = time.perf_counter()
         outcomes: list[Outcome] = []
         jobs: list[tuple[Task, FreeTextItem, str]] = []
         requests: list[SemanticRequest] = []
+        learned = False
         for task in batch:
             if task.cancelled:
                 continue
@@ -129,13 +138,27 @@ class FreeTextGrader:
             except Ungradable as error:
                 outcomes.append(Failed(task.token, error.code, error.message))
                 continue
+            calibration = self._calibration(task, item, learn=not learned)
+            if calibration is None:
+                learned = True  # one slice a call
+                outcomes.append(Released(task.token))
+                continue
             jobs.append((task, item, answer))
-            requests += item.requests(answer)
+            requests += item.requests(answer, calibration)
         scores = iter(self._scorer.score(requests) if requests else ())
         scored = [(*job, [next(scores) for _ in range(1 + len(job[1].criteria))]) for job in jobs]
         seconds = (time.perf_counter() - started) / len(batch)
         outcomes += [self._graded(*entry, seconds) for entry in scored]
         return outcomes
+
+    def _calibration(self, task: Task, item: FreeTextItem, *, learn: bool) -> Calibration | None:
+        """The scale of the item; None when it is still being learned, of which this does a part."""
+        key = task.item_key or (item.question, item.references, item.examples)
+        if learn and self._calibrations.known(key, item) is None:
+            self._calibrations.advance(key, item)
+        while task.queue != self.queue and self._calibrations.known(key, item) is None:
+            self._calibrations.advance(key, item)  # stands in for another grader, which wants a grade
+        return self._calibrations.known(key, item)
 
     def _graded(
         self, task: Task, item: FreeTextItem, answer: str, scores: Sequence[SemanticScore], seconds: float

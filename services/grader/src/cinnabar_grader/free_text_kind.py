@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from cinnabar_grader.calibrating import Scorer
 from cinnabar_grader.config import GraderConfig
-from cinnabar_grader.free_text import FreeTextGrader, Scorer
+from cinnabar_grader.free_text import FreeTextGrader
 from cinnabar_grader.kinds import Opened
 from cinnabar_grader.semantic import SemanticRequest, SemanticScorer
 
