@@ -158,7 +158,7 @@ async def test_a_redriven_task_comes_with_what_the_queue_needs(stored: Stored) -
     _, [task], _ = await stored.tasks.redrive(row.tenant, [TaskKey(row.submission_id, "q1")], "operator")
     assert task == (
         *(row.submission_id, "q1", row.tenant, "text", 1),
-        *(row.priority, row.revision_id, row.answers, row.create_time, None, None),
+        *(row.priority, row.revision_id, row.answers, row.create_time, None, None, False),
     )
 
 

@@ -242,6 +242,7 @@ class QueuedTask:
     answer: bytes
     not_before_us: int | None = None
     grade_by_us: int | None = None
+    upgrade: bool = False
 
 
 @dataclass(frozen=True, slots=True)

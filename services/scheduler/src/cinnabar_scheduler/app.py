@@ -12,8 +12,14 @@ import grpc
 from cinnabar.external import envoy_ratelimit_pb2, keda_pb2
 from cinnabar.external.envoy_ratelimit_pb2_grpc import add_RateLimitServiceServicer_to_server
 from cinnabar.external.keda_pb2_grpc import add_ExternalScalerServicer_to_server
-from cinnabar.scheduler.v1 import admission_service_pb2, queue_service_pb2, work_service_pb2
+from cinnabar.scheduler.v1 import (
+    admission_service_pb2,
+    model_call_service_pb2,
+    queue_service_pb2,
+    work_service_pb2,
+)
 from cinnabar.scheduler.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
+from cinnabar.scheduler.v1.model_call_service_pb2_grpc import add_ModelCallServiceServicer_to_server
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from cinnabar.scheduler.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
 from cinnabar_common.channels import channel
@@ -29,9 +35,11 @@ from cinnabar_scheduler.adapters.redis_board import RedisBoard
 from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_clock import RedisClock
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
+from cinnabar_scheduler.adapters.redis_model_calls import RedisModelCalls
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
 from cinnabar_scheduler.adapters.storage_files import StorageFiles
+from cinnabar_scheduler.adapters.storage_models import StorageModels
 from cinnabar_scheduler.admission import Admissions
 from cinnabar_scheduler.admission_service import AdmissionService, admission_coalescer
 from cinnabar_scheduler.config import SchedulerConfig
@@ -44,6 +52,8 @@ from cinnabar_scheduler.leadership import Leadership
 from cinnabar_scheduler.load import Loads
 from cinnabar_scheduler.locks import Locks
 from cinnabar_scheduler.metrics import Metrics, admission_samples, conservation_samples, leader_samples
+from cinnabar_scheduler.model_call_service import ModelCallService
+from cinnabar_scheduler.model_calls import ModelCalls
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
 from cinnabar_scheduler.ratelimit_service import RateLimitService
@@ -54,6 +64,7 @@ from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.sweep import Sweep
 from cinnabar_scheduler.tally import Tally
 from cinnabar_scheduler.tasks import LeaseToken
+from cinnabar_scheduler.upgrades import ModelUpkeep
 from cinnabar_scheduler.work_files import WorkFiles
 from cinnabar_scheduler.work_service import Terms, WorkService
 
@@ -105,6 +116,10 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
         control = QueueControl(queue, store, dispatcher.wake)
         board = RedisBoard(redis)
         conservation = Conservation(queue, store, board)
+        models = StorageModels(storage, timeout_seconds=config.storage_timeout_seconds)
+        model_calls = ModelCalls(
+            RedisModelCalls(redis, redis_clock), models, lambda: policy.current, redis_clock
+        )
         recovery = Recovery(
             queue,
             store,
@@ -113,6 +128,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             control,
             conservation,
             sweep_seconds=config.sweep_seconds,
+            also=ModelUpkeep(model_calls, models, queue, clock).ticks(),
         )
         leadership = Leadership(Locks(RedisLocks(redis), clock), recovery.lead)
         admissions = Admissions(
@@ -185,6 +201,9 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 server,
             )
             add_WorkServiceServicer_to_server(work, server)
+            add_ModelCallServiceServicer_to_server(
+                ModelCallService(model_calls, models, dispatcher.sessions), server
+            )
             add_AdmissionServiceServicer_to_server(AdmissionService(admissions, asked), server)
             add_RateLimitServiceServicer_to_server(RateLimitService(asked), server)
             add_ExternalScalerServicer_to_server(ScalerService(loads, leaving), server)
@@ -204,6 +223,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 services=(
                     queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
                     work_service_pb2.DESCRIPTOR.services_by_name["WorkService"].full_name,
+                    model_call_service_pb2.DESCRIPTOR.services_by_name["ModelCallService"].full_name,
                     admission_service_pb2.DESCRIPTOR.services_by_name["AdmissionService"].full_name,
                     envoy_ratelimit_pb2.DESCRIPTOR.services_by_name["RateLimitService"].full_name,
                     keda_pb2.DESCRIPTOR.services_by_name["ExternalScaler"].full_name,

@@ -107,6 +107,7 @@ def tasks(request: queue_pb.EnqueueRequest, now_ms: int) -> list[Task]:
                 answer=task.answer,
                 grade_by_ms=task.grade_by.ToMilliseconds() if task.HasField("grade_by") else None,
                 ready_now=not waits,
+                upgrade=task.upgrade,
             )
         )
     if violations:
@@ -128,7 +129,7 @@ def _task_problems(task: queue_pb.QueuedTask, now_ms: int) -> list[FieldViolatio
         problems.append(FieldViolation("queue", ID_RULE))
     if task.generation < 1:
         problems.append(FieldViolation("generation", "must be at least 1"))
-    if "/" not in task.item_key or "\n" in task.item_key:
+    if "/" not in task.item_key or "\n" in task.item_key or " " in task.item_key:
         problems.append(FieldViolation("item_key", 'must be "{revision}/{item}"'))
     return problems
 
@@ -247,7 +248,7 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
     if len(blob) > MAX_GRADE_BYTES:
         return Failure(f"the grader's grade is larger than {MAX_GRADE_BYTES} bytes")
     doubts = tuple(verdict.flags) if verdict.needs_review else None
-    return Grade(verdict.score, blob, artifacts, doubts, verdict.max_score)
+    return Grade(verdict.score, blob, artifacts, doubts, verdict.max_score, verdict.upgradable)
 
 
 def failure(outcome: work_pb.Outcome) -> Failure:
@@ -295,6 +296,7 @@ def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Itera
             queue=lease.queue,
             item_key=lease.item_key,
             answer=answer,
+            upgrade=lease.upgrade,
         )
         if lease.grade_by_ms is not None:
             told.grade_by.FromMilliseconds(lease.grade_by_ms)

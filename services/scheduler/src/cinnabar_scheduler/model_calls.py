@@ -229,10 +229,10 @@ class ModelCallStore(Protocol):
         """Ends a call; returns the state of the breaker afterwards. An unknown token changes nothing.
 
         SUCCESS and USELESS are charged with what they used; what was reserved is released in any case.
-        While closed, a failure counts, and the last one allowed opens; an answer of any kind starts the
-        count again, THROTTLED leaves it. A probe that was answered closes the breaker, its failure opens it
-        for the time again, NOT_MADE leaves the next call to be the probe. How other calls end changes
-        nothing while the breaker is not closed.
+        While closed, a failure counts, and the last one allowed opens; an answer of any kind, THROTTLED too,
+        starts the count again. A probe that was answered closes the breaker, its failure opens it for the
+        time again, NOT_MADE leaves the next call to be the probe. How other calls end changes nothing while
+        the breaker is not closed.
         """
         ...
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
 from cinnabar_scheduler.conservation import Conservation
 from cinnabar_scheduler.control import QueueControl
 from cinnabar_scheduler.locks import Held
+from cinnabar_scheduler.model_calls import ModelCallsUnavailable
 from cinnabar_scheduler.open_tasks import each_shard, open_pages
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.ports import LocksUnavailable, Queue, QueueUnavailable, Store, StoreUnavailable
 from cinnabar_scheduler.sweep import EpochLost, Sweep
 from cinnabar_scheduler.tasks import Findings
+from cinnabar_scheduler.upgrades import Tick
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +54,16 @@ class Recovery:
         conservation: Conservation,
         *,
         sweep_seconds: float,
+        also: Sequence[Tick] = (),
     ) -> None:
+        """``also``: what the leader does besides, which must be as harmless."""
         self._queue = queue
         self._store = store
         self._outcomes = outcomes
         self._sweep = sweep
         self._control = control
         self._conservation = conservation
+        self._also = also
         self._sweeps = _Due(sweep_seconds)
         self._counts = _Due(COUNT_SECONDS)
         # What the last sweep of this scheduler found, None before the first.
@@ -78,6 +83,7 @@ class Recovery:
                 ("time", EXPIRY_CHECK_SECONDS, self.keep_time_once),
                 ("control", CONTROL_CHECK_SECONDS, self._control.align),
                 ("counts", EXPIRY_CHECK_SECONDS, self.count_when_due),
+                *self._also,
             ):
                 group.create_task(_every(seconds, once), name=f"recovery-{name}")
 
@@ -192,6 +198,9 @@ async def _every(seconds: float, run_once: Callable[[], Awaitable[object]]) -> N
     while True:
         try:
             await run_once()
-        except (QueueUnavailable, StoreUnavailable, LocksUnavailable) as error:
+        except (
+            *(QueueUnavailable, StoreUnavailable, LocksUnavailable),
+            ModelCallsUnavailable,
+        ) as error:
             log.debug("recovery waits", extra={"cause": str(error)})
         await asyncio.sleep(seconds)

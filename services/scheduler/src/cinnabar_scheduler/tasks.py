@@ -55,6 +55,7 @@ class Task:
     answer: bytes
     grade_by_ms: int | None = None
     ready_now: bool = False
+    upgrade: bool = False
 
     def ready_at(self, now_ms: int) -> int:
         """When it is ready, seen at ``now_ms`` by the clock of the queue."""
@@ -74,6 +75,8 @@ class Lease:
     item_key: str
     answer: bytes
     grade_by_ms: int | None = None
+    # Its grade replaces that of a fallback.
+    upgrade: bool = False
 
     @property
     def fence(self) -> int:
@@ -189,6 +192,7 @@ class Grade:
 
     ``doubts`` are the flags of one that a person should look at, else None, and
     ``max_score`` the points of its item.
+    ``upgradable``: a fallback made it, and the item wishes it replaced.
     """
 
     score: float
@@ -196,6 +200,7 @@ class Grade:
     artifacts: tuple[str, ...] = ()
     doubts: tuple[str, ...] | None = None
     max_score: float = 0.0
+    upgradable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

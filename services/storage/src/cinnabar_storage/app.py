@@ -12,6 +12,8 @@ import grpc
 from cinnabar.storage.v1 import (
     erasure_service_pb2,
     erasure_service_pb2_grpc,
+    model_budget_service_pb2,
+    model_budget_service_pb2_grpc,
     regrade_service_pb2,
     regrade_service_pb2_grpc,
     review_service_pb2,
@@ -24,6 +26,8 @@ from cinnabar.storage.v1 import (
     statistics_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
+    upgrade_service_pb2,
+    upgrade_service_pb2_grpc,
     upload_service_pb2,
     upload_service_pb2_grpc,
     waiting_review_service_pb2,
@@ -49,6 +53,8 @@ from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
 from cinnabar_storage.erasures import Erasures
 from cinnabar_storage.live_map import live_map
 from cinnabar_storage.metrics import replica_samples
+from cinnabar_storage.model_budgets import ModelBudgets, Upgrades
+from cinnabar_storage.model_service import ModelBudgetService, UpgradeService
 from cinnabar_storage.moving import moving
 from cinnabar_storage.rebalancing import Rebalancing
 from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
@@ -74,11 +80,13 @@ from cinnabar_storage.waiting_reviews import WaitingReviews
 _SERVICES = (
     regrade_service_pb2,
     erasure_service_pb2,
+    model_budget_service_pb2,
     storage_service_pb2,
     review_service_pb2,
     revision_service_pb2,
     shard_service_pb2,
     statistics_service_pb2,
+    upgrade_service_pb2,
     upload_service_pb2,
     waiting_review_service_pb2,
 )
@@ -162,6 +170,12 @@ async def running(config: StorageConfig) -> AsyncGenerator[int]:
             )
             statistics_service_pb2_grpc.add_StatisticsReaderServiceServicer_to_server(
                 StatisticsReader(Statistics(shards)), server
+            )
+            model_budget_service_pb2_grpc.add_ModelBudgetServiceServicer_to_server(
+                ModelBudgetService(ModelBudgets(shards)), server
+            )
+            upgrade_service_pb2_grpc.add_UpgradeServiceServicer_to_server(
+                UpgradeService(Upgrades(shards)), server
             )
             revision_service_pb2_grpc.add_RevisionReaderServiceServicer_to_server(
                 RevisionReader(assignments), server

@@ -202,7 +202,7 @@ def outcomes(request: pb.CommitOutcomesRequest) -> list[Outcome]:
             case "grade":
                 grade = given.grade
                 doubt = _doubt(grade) if grade.needs_review else None
-                converted.append(Graded(*fenced, grade.score, grade.grade, doubt))
+                converted.append(Graded(*fenced, grade.score, grade.grade, doubt, grade.upgradable))
             case "dead_letter":
                 # The reason is an error's text, from anywhere: it must not be what fails the batch.
                 reason = given.dead_letter.reason.replace("\0", "")

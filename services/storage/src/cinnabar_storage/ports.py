@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from cinnabar_storage.audit import AuditEvent, AuditQuery, SealLink, SealPage
 from cinnabar_storage.bucket_map import BucketSet, Claims
 from cinnabar_storage.erasure_records import ErasureRows
+from cinnabar_storage.model_ports import ModelShard
 from cinnabar_storage.records import (
     Assignment,
     AssignmentKey,
@@ -180,6 +181,11 @@ class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
     @property
     def regrades(self) -> RegradeShard:
         """Its regrades, and its part in those of others."""
+        ...
+
+    @property
+    def models(self) -> ModelShard:
+        """What was spent on models of language, and grades that wait for them."""
         ...
 
     async def read(self, work: Callable[[Copy], Awaitable[T]], *, min_lsn: Lsn) -> T:

@@ -105,6 +105,8 @@ class Graded(NamedTuple):
     score: float
     grade: bytes
     doubt: Doubt | None = None
+    upgradable: bool = False
+    """A fallback made it, and it may be replaced later."""
 
 
 class GivenUp(NamedTuple):
@@ -234,6 +236,8 @@ class OpenTask(NamedTuple):
     create_time: Micros
     grade_after: Micros | None
     grade_by: Micros | None
+    upgrade: bool = False
+    """Its grade replaces that of a fallback."""
 
 
 class TaskCounts(NamedTuple):

@@ -204,6 +204,7 @@ def open_task(given: OpenTask) -> pb.OpenTask:
         create_time=timestamp(given.create_time),
         grade_after=_timestamp_if(given.grade_after),
         grade_by=_timestamp_if(given.grade_by),
+        upgrade=given.upgrade,
     )
 
 

@@ -225,6 +225,7 @@ def _queued(task: QueuedTask) -> pb.QueuedTask:
         priority=pb.Priority.ValueType(task.priority),
         item_key=task.item_key,
         answer=task.answer,
+        upgrade=task.upgrade,
     )
     if task.not_before_us is not None:
         message.not_before.CopyFrom(messages.timestamp(task.not_before_us))

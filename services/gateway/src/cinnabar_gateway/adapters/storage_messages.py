@@ -165,6 +165,7 @@ def queued_task(message: storage_service_pb2.OpenTask) -> QueuedTask:
         answer=mine.SerializeToString() if mine is not None else b"",
         not_before_us=message.grade_after.ToMicroseconds() if message.HasField("grade_after") else None,
         grade_by_us=message.grade_by.ToMicroseconds() if message.HasField("grade_by") else None,
+        upgrade=message.upgrade,
     )
 
 

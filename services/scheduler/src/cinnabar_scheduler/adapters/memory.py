@@ -396,4 +396,5 @@ def _lease(entry: Entry) -> Lease:
         task.item_key,
         task.answer,
         task.grade_by_ms,
+        task.upgrade,
     )

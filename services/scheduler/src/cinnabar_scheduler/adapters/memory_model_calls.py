@@ -125,14 +125,13 @@ class MemoryModelCalls:
         call = self._release(token, ending, charge=answered)
         if ending.how is How.THROTTLED:
             provider.pause_us = max(provider.pause_us, now + ending.retry_us)
-        if ending.how is How.FAILURE and (probe or not provider.until_us):
+        counts = probe or not provider.until_us
+        if counts and ending.how is How.FAILURE:
             provider.failures += 1
             if probe or provider.failures >= policy.failures:
                 provider.until_us = now + _us(policy.recovery_seconds)
-        elif probe and ending.how is not How.NOT_MADE:
+        elif counts and ending.how is not How.NOT_MADE:
             provider.until_us = provider.failures = 0
-        elif answered and not provider.until_us:
-            provider.failures = 0
         if ending.how is How.SUCCESS and ending.result and call.share is not None:
             self._remember(call.share, ending.result, now)
         return provider.state

@@ -40,6 +40,8 @@ WAKE_CHANNEL = "cinnabar:wake"
 POLICY_RETRY_SECONDS = 0.5
 # Answer of a partition that does not know the policies of tenants.
 _NO_POLICIES = -2
+# After the item key in the body of a task whose grade replaces that of a fallback.
+_UPGRADE = b" upgrade"
 
 
 class RedisQueue:
@@ -96,7 +98,10 @@ class RedisQueue:
                             int(task.head_start),
                             task.ready_at(now_ms),
                             task.grade_by_ms or 0,
-                            task.item_key.encode() + b"\n" + task.answer,
+                            task.item_key.encode()
+                            + (_UPGRADE if task.upgrade else b"")
+                            + b"\n"
+                            + task.answer,
                         )
                     prefix = self._layout.prefix(queue, partition)
                     marked, *there = cast(
@@ -156,6 +161,7 @@ class RedisQueue:
         for at in range(1, len(answer), 7):
             task, token, generation, delivery, tenant, grade_by, body = answer[at : at + 7]
             item_key, _, payload = body.partition(b"\n")
+            upgrade = item_key.endswith(_UPGRADE)
             leases.append(
                 Lease(
                     task.decode(),
@@ -164,9 +170,10 @@ class RedisQueue:
                     delivery,
                     tenant.decode(),
                     queue,
-                    item_key.decode(),
+                    item_key.removesuffix(_UPGRADE).decode(),
                     payload,
                     grade_by or None,
+                    upgrade,
                 )
             )
         return answer[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -98,7 +98,7 @@ class StorageClient:
             response = await self._reader.ListOpenTasks(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             raise StoreUnavailable from from_rpc_error(error, "storage")
-        tasks = _tasks(response)
+        tasks = queued_tasks(response.tasks)
         # A storage of the release before says no more than "as many as were asked for".
         more = response.more or len(response.tasks) == limit
         last = response.tasks[-1] if more else None
@@ -172,16 +172,18 @@ def _fenced_outcome(outcome: FencedOutcome) -> pb.FencedOutcome:
             message.grade.needs_review = True
             message.grade.flags.extend(result.doubts)
             message.grade.max_score = result.max_score
+        if result.upgradable:
+            message.grade.upgradable = True
     else:
         message.dead_letter.reason = result.reason
         message.dead_letter.attempts = result.attempts
     return message
 
 
-def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
+def queued_tasks(opened: Iterable[pb.OpenTask]) -> list[Task]:
     """Open tasks as they are queued: ready since their submission was created, so they keep their places."""
     tasks: list[Task] = []
-    for one in page.tasks:
+    for one in opened:
         item = one.item_id
         ready_ms = _ms(one.create_time)
         waits = one.HasField("grade_after")
@@ -199,6 +201,7 @@ def _tasks(page: pb.ListOpenTasksResponse) -> list[Task]:
                 answer=_answer(one.answers, item),
                 grade_by_ms=_ms(one.grade_by) if one.HasField("grade_by") else None,
                 ready_now=not waits,
+                upgrade=one.upgrade,
             )
         )
     return tasks

@@ -11,6 +11,7 @@ from typing import TypeVar
 from cinnabar_common.errors import EtagMismatch, ResourceExists, ResourceNotFound
 from cinnabar_common.names import AssignmentName, id_bucket
 from cinnabar_storage.adapters.memory_erasures import MemoryErasures
+from cinnabar_storage.adapters.memory_models import MemoryModels
 from cinnabar_storage.adapters.memory_regrades import MemoryRegrades
 from cinnabar_storage.adapters.memory_scores import scores_of
 from cinnabar_storage.adapters.memory_tables import Course, Fenced
@@ -64,11 +65,16 @@ class MemoryShard(MemoryErasures):
 
     authoritative: bool = True
     regrades: MemoryRegrades = field(init=False)
+    models: MemoryModels = field(init=False)
 
     def __post_init__(self) -> None:
         self.regrades = MemoryRegrades(
             *(self.clock, self._submissions, self._tasks, self._grades, self._written, self._audited),
             self._promoted,
+        )
+        self.models = MemoryModels(
+            *(self.clock, self._submissions, self._tasks, self._grades, self._upgrades),
+            *(self._written, self._audited),
         )
 
     def _promoted(self, shadow: Grade, promoted: Grade) -> None:
@@ -170,6 +176,7 @@ class MemoryShard(MemoryErasures):
                     self._doubts[*key, outcome.generation] = outcome.doubt
                 if not shadow:
                     self._counts(self._grades[*key, outcome.generation])
+                    self.models.graded(outcome, fenced)
                 action, detail = "shadow-grade" if shadow else "grade", outcome.lease_token
                 self._audited(outcome.tenant, outcome.worker, action, fenced.task, detail=detail)
             case GivenUp():

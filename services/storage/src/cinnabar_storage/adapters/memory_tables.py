@@ -34,6 +34,7 @@ class Fenced(NamedTuple):
     deadline_lifted: bool = False
     priority: int | None = None
     revision_id: str = ""
+    upgrade: bool = False
 
     def open_task(self, row: NewSubmission) -> OpenTask:
         """As the queue takes it; ``row`` is its submission."""
@@ -42,7 +43,20 @@ class Fenced(NamedTuple):
             row.priority if self.priority is None else self.priority,
             *(self.revision_id or row.revision_id, row.answers, row.create_time),
             *(row.grade_after, None if self.deadline_lifted else row.grade_by),
+            upgrade=self.upgrade,
         )
+
+
+@dataclass(slots=True)
+class Upgradable:
+    """A grade that a fallback made; ``due`` is a unix time, ``revision_id`` as in Fenced."""
+
+    tenant: str
+    generation: int
+    queue: str
+    revision_id: str
+    due: float
+    opened: int = 0
 
 
 @dataclass(slots=True)
@@ -66,6 +80,7 @@ class MemoryTables:
     _assignments: dict[tuple[str, str, str], Course] = field(
         default_factory=dict[tuple[str, str, str], Course]
     )
+    _upgrades: dict[TaskKey, Upgradable] = field(default_factory=dict[TaskKey, Upgradable])
     _controls: dict[str, QueueControl] = field(default_factory=dict[str, QueueControl])
     _revisions: dict[RevisionKey, tuple[NewRevision, Micros]] = field(
         default_factory=dict[RevisionKey, tuple[NewRevision, Micros]]

@@ -63,6 +63,7 @@ SELECT submission_id FROM submissions WHERE tenant = $1 AND submission_id = ANY(
 ORDER BY submission_id FOR UPDATE
 """
 _DELETE_TASKS = "DELETE FROM tasks WHERE tenant = $1 AND submission_id = ANY($2::text[])"
+_DELETE_UPGRADES = "DELETE FROM upgrades WHERE tenant = $1 AND submission_id = ANY($2::text[])"
 _DELETE_GRADES = """
 WITH gone AS (
     DELETE FROM grades WHERE tenant = $1 AND submission_id = ANY($2::text[]) RETURNING submission_id
@@ -156,6 +157,7 @@ class SqlErasures:
         async def work(driver: Driver) -> None:
             await driver.fetch(_LOCK, erasure.tenant, ids)
             await driver.fetchval(_DELETE_TASKS, erasure.tenant, ids)
+            await driver.fetchval(_DELETE_UPGRADES, erasure.tenant, ids)
             grades = await driver.fetchval(_DELETE_GRADES, erasure.tenant, ids)
             await driver.fetchval(_DELETE_REVIEWS, erasure.tenant, ids)
             submissions = await driver.fetchval(_DELETE_SUBMISSIONS, erasure.tenant, ids)

@@ -46,13 +46,14 @@ WITH opened AS (
               coalesce(t.priority, s.priority) AS priority,
               coalesce(t.revision_id, s.revision_id) AS revision_id,
               s.answers, s.create_time, s.grade_after,
-              CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
+              CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by, t.upgrade
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, detail)
     SELECT tenant, $4, 'redrive', submission_id, item_id, generation, '' FROM opened
 )
 SELECT k.submission_id, k.item_id, o.tenant, o.queue, o.generation,
        o.priority, o.revision_id, o.answers, o.create_time, o.grade_after, o.grade_by,
+       o.upgrade,
        CASE WHEN o.submission_id IS NOT NULL THEN 1
             WHEN t.state IN (1, 2) THEN 2
             WHEN t.state = 3 THEN 3
@@ -102,7 +103,7 @@ async def redrive_tasks(
     async def work(driver: Driver) -> Lsn:
         if not results:
             for row in await driver.fetch(_REDRIVE, tenant, *zip(*sorted(keys), strict=True), actor):
-                result = RedriveResult(row[11])
+                result = RedriveResult(row[12])
                 opened = open_task(row) if result is RedriveResult.REDRIVEN else None
                 results[TaskKey(row[0], row[1])] = (result, opened)
             if any(opened is None for _, opened in results.values()):

@@ -142,7 +142,7 @@ ORDER BY revision_id DESC LIMIT $5
 _OPEN_TASKS = f"""
 SELECT submission_id, item_id, tenant, queue, generation, priority, revision_id,
        CASE WHEN number = 1 OR bytes_before + octet_length(answers) <= $4 THEN answers END,
-       create_time, grade_after, grade_by
+       create_time, grade_after, grade_by, upgrade
 FROM (
     SELECT page.*, row_number() OVER given AS number,
            sum(octet_length(answers)) OVER (given ROWS UNBOUNDED PRECEDING)
@@ -152,7 +152,7 @@ FROM (
                coalesce(t.priority, s.priority) AS priority,
                coalesce(t.revision_id, s.revision_id) AS revision_id,
                s.answers, s.create_time, s.grade_after,
-               CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by
+               CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by, t.upgrade
         FROM tasks t JOIN submissions s ON s.submission_id = t.submission_id AND s.tenant = t.tenant
         WHERE t.state = 1 AND (t.submission_id, t.item_id) > ($1, $2)
             AND {held("t.submission_id", "$5", "$6")}
@@ -414,7 +414,7 @@ def tasks_of(rows: Iterable[Sequence[Any]]) -> list[Task]:
 
 def open_task(row: Sequence[Any]) -> OpenTask:
     """A row that begins with the columns of OpenTask, in its order."""
-    return OpenTask._make((*row[:8], micros(row[8]), micros_if(row[9]), micros_if(row[10])))
+    return OpenTask._make((*row[:8], micros(row[8]), micros_if(row[9]), micros_if(row[10]), row[11]))
 
 
 def _assignments(rows: Iterable[Sequence[Any]]) -> list[Assignment]:

@@ -129,7 +129,8 @@ WITH opened AS (
     ON CONFLICT (submission_id, item_id) DO UPDATE
     SET queue = excluded.queue, state = 1, generation = excluded.generation, fence = 0, reason = '',
         attempts = 0, update_time = now(), deadline_lifted = true, priority = excluded.priority,
-        shadow = excluded.shadow, revision_id = excluded.revision_id, regrade_id = excluded.regrade_id
+        shadow = excluded.shadow, revision_id = excluded.revision_id, regrade_id = excluded.regrade_id,
+        upgrade = false
     WHERE t.state <> 1 AND t.generation < excluded.generation AND t.tenant = excluded.tenant
     RETURNING submission_id, item_id, generation, tenant
 ), audited AS (
@@ -140,13 +141,13 @@ SELECT submission_id, item_id, generation FROM opened
 """
 OPENED = """
 SELECT submission_id, item_id, tenant, queue, generation, priority, revision_id, answers, create_time,
-       grade_after, grade_by
+       grade_after, grade_by, upgrade
 FROM (
     SELECT t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
            coalesce(t.priority, s.priority) AS priority,
            coalesce(t.revision_id, s.revision_id) AS revision_id,
            s.answers, s.create_time, s.grade_after,
-           CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by,
+           CASE WHEN t.deadline_lifted THEN NULL ELSE s.grade_by END AS grade_by, t.upgrade,
            row_number() OVER given AS number,
            sum(octet_length(s.answers)) OVER (given ROWS UNBOUNDED PRECEDING) AS bytes
     FROM unnest($1::text[], $2::text[], $3::int[]) AS k(submission_id, item_id, generation)

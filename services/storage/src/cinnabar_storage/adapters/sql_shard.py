@@ -25,6 +25,7 @@ from cinnabar_storage.adapters import (
 )
 from cinnabar_storage.adapters.sql_erasures import SqlErasures
 from cinnabar_storage.adapters.sql_follower import Work, sql_step
+from cinnabar_storage.adapters.sql_models import SqlModels
 from cinnabar_storage.adapters.sql_reads import SqlCopy, count_tasks
 from cinnabar_storage.adapters.sql_regrades import SqlRegrades
 from cinnabar_storage.adapters.sql_server import DEPENDENCY, Driver, Server, flushed, replayed
@@ -86,6 +87,7 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         self._name = f"shard-{index}"
         self._server = primary
         self.regrades = SqlRegrades(primary)
+        self.models = SqlModels(primary)
         self._replicas = tuple(replicas)
         self._floor = NO_FLOOR
         self._watch = watch
@@ -101,6 +103,7 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         view._floor = floor
         view._server = self._server.holding(buckets, version)
         view.regrades = SqlRegrades(view._server)
+        view.models = SqlModels(view._server)
         view._replicas = tuple(replica.holding(buckets) for replica in self._replicas)
         view._counting = [server.holding(buckets) for server in self._counting]
         return view

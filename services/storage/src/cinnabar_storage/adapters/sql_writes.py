@@ -88,7 +88,7 @@ WITH claimed AS (
     WHERE t.submission_id = given.submission_id AND t.item_id = given.item_id AND t.tenant = given.tenant
         AND t.submission_id = ANY($2)
         AND t.generation = given.generation AND t.state = 1 AND t.fence < given.fence
-    RETURNING given.*, t.shadow, t.revision_id, t.regrade_id
+    RETURNING given.*, t.shadow, t.revision_id, t.regrade_id, t.queue
 ), audited AS (
     INSERT INTO audit (tenant, actor, action, submission_id, item_id, generation, salt, detail)
     SELECT tenant, worker, CASE WHEN shadow THEN 'shadow-grade' ELSE 'grade' END, submission_id, item_id,
@@ -106,16 +106,16 @@ _GRADE = f"""{_CLAIMED}, graded AS (
            CASE WHEN shadow THEN 3 ELSE 1 END, revision_id, regrade_id FROM claimed
 )
 {_WHICH_CLAIMED}"""
-# The same for a grade that a person should look at, or that may end such a wish: few, so that all others
-# need not pay for a second table. A task can be older than the grade that counts; then its own grade
-# changes nothing here.
-_GRADE_WITH_REVIEW = f"""{_CLAIMED}, doubted AS (
-    SELECT claimed.*, doubts.max_score,
+# The same for a grade that a person should look at, that a fallback made, or that may end such wishes: few,
+# so that all others need not pay for more tables. A task can be older than the grade that counts; then its
+# own grade changes nothing here.
+_GRADE_WITH_WISHES = f"""{_CLAIMED}, doubted AS (
+    SELECT claimed.*, doubts.max_score, doubts.upgradable,
            CASE WHEN doubts.flags IS NOT NULL
                 THEN ARRAY(SELECT jsonb_array_elements_text(doubts.flags::jsonb)) END AS flags
     FROM claimed
-    JOIN unnest($2::text[], $3::text[], $10::text[], $11::float8[])
-        AS doubts(submission_id, item_id, flags, max_score)
+    JOIN unnest($2::text[], $3::text[], $10::text[], $11::float8[], $12::boolean[])
+        AS doubts(submission_id, item_id, flags, max_score, upgradable)
         ON doubts.submission_id = claimed.submission_id AND doubts.item_id = claimed.item_id
 ), graded AS (
     INSERT INTO grades (submission_id, item_id, generation, tenant, score, grade, lease_token, worker, fence,
@@ -142,6 +142,17 @@ _GRADE_WITH_REVIEW = f"""{_CLAIMED}, doubted AS (
     SET generation = excluded.generation, score = excluded.score, max_score = excluded.max_score,
         flags = excluded.flags, create_time = excluded.create_time
     WHERE r.generation < excluded.generation AND r.tenant = excluded.tenant
+), replaced AS (
+    DELETE FROM upgrades u USING doubted d
+    WHERE u.submission_id = ANY($2) AND u.submission_id = d.submission_id AND u.item_id = d.item_id
+        AND u.tenant = d.tenant AND u.generation < d.generation AND NOT d.shadow AND NOT d.upgradable
+), upgradable AS (
+    INSERT INTO upgrades AS u (submission_id, item_id, tenant, generation, queue, revision_id)
+    SELECT submission_id, item_id, tenant, generation, queue, revision_id FROM doubted
+    WHERE upgradable AND NOT shadow
+    ON CONFLICT (submission_id, item_id) DO UPDATE
+    SET generation = excluded.generation, queue = excluded.queue, revision_id = excluded.revision_id
+    WHERE u.generation < excluded.generation AND u.tenant = excluded.tenant
 )
 {_WHICH_CLAIMED}"""
 _GIVE_UP = """
@@ -342,8 +353,9 @@ def _turns(outcomes: Sequence[Outcome]) -> list[list[int]]:
 def _statement(outcome: Outcome) -> str:
     if isinstance(outcome, GivenUp):
         return _GIVE_UP
-    # Only a grade that comes again can end a review.
-    return _GRADE if outcome.doubt is None and outcome.generation == 1 else _GRADE_WITH_REVIEW
+    # Only a grade that comes again can end a wish.
+    plain = outcome.doubt is None and not outcome.upgradable and outcome.generation == 1
+    return _GRADE if plain else _GRADE_WITH_WISHES
 
 
 def _arguments(outcomes: Sequence[Outcome]) -> list[Sequence[Any]]:
@@ -351,11 +363,13 @@ def _arguments(outcomes: Sequence[Outcome]) -> list[Sequence[Any]]:
     columns: list[Sequence[Any]] = list(zip(*outcomes, strict=True))
     if not isinstance(outcomes[0], Graded):
         return columns
+    upgradable = columns.pop()
     doubts: Sequence[Doubt | None] = columns.pop()
     if _statement(outcomes[0]) is _GRADE:
         return columns
     flags = [None if doubt is None else json.dumps(doubt.flags) for doubt in doubts]
-    return [*columns, flags, [None if doubt is None else doubt.max_score for doubt in doubts]]
+    points = [None if doubt is None else doubt.max_score for doubt in doubts]
+    return [*columns, flags, points, upgradable]
 
 
 async def _claim(

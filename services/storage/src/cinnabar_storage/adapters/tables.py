@@ -122,6 +122,8 @@ tasks = Table(
     Column("shadow", Boolean, nullable=False, server_default=text("false")),
     _id("revision_id", nullable=True),
     _id("regrade_id", nullable=True),
+    # Its grade replaces that of a fallback.
+    Column("upgrade", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("submission_id", "item_id", name="tasks_pkey"),
     Index(
         "tasks_dead_lettered",
@@ -211,6 +213,26 @@ reviews = Table(
         "reviews_by_assignment",
         *("tenant", "course", "assignment", "create_time", "submission_id", "item_id"),
     ),
+    info={"moves_by": "submission_id"},
+)
+
+# Grades that fallbacks made and that are to be replaced; a row whose grade counts no more is forgotten.
+upgrades = Table(
+    "upgrades",
+    metadata,
+    _id("submission_id"),
+    _id("item_id"),
+    _id("tenant"),
+    # Of the grade.
+    Column("generation", Integer, nullable=False),
+    _id("queue"),
+    # Null where it is the revision of the submission.
+    _id("revision_id", nullable=True),
+    # Tasks that were opened for the item.
+    Column("opened", SmallInteger, nullable=False, server_default=text("0")),
+    _time("due_time"),
+    PrimaryKeyConstraint("submission_id", "item_id", name="upgrades_pkey"),
+    Index("upgrades_due", "due_time", postgresql_where=text("opened < 3")),
     info={"moves_by": "submission_id"},
 )
 
@@ -353,6 +375,19 @@ queue_controls = Table(
     _id("actor"),
     _time("update_time"),
     PrimaryKeyConstraint("queue", name="queue_controls_pkey"),
+)
+
+# What tenants have spent on language models; only the table of shard 0 is used.
+model_budgets = Table(
+    "model_budgets",
+    metadata,
+    _id("tenant"),
+    _id("scope"),
+    Column("period", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_micros", BigInteger, nullable=False),
+    _time("update_time"),
+    PrimaryKeyConstraint("tenant", "scope", name="model_budgets_pkey"),
 )
 
 # Stays on its shard when a bucket moves.

@@ -104,6 +104,7 @@ class QueuedTask(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
+    UPGRADE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """"{submission id}/{item id}"."""
     tenant: _builtins.str
@@ -118,6 +119,8 @@ class QueuedTask(_message.Message):
     """"{revision id}/{item id}" of the item to grade by."""
     answer: _builtins.bytes
     """A serialized `cinnabar.grader.v1.Answer`; the queue does not look inside."""
+    upgrade: _builtins.bool
+    """Its grade replaces that of a fallback; see `LeasedTask.upgrade`."""
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
         """Do not lease before this time; now when absent or past. Not before 1970,
@@ -142,10 +145,11 @@ class QueuedTask(_message.Message):
         answer: _builtins.bytes = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
+        upgrade: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grade_by", b"grade_by", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "task", b"task", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "generation", b"generation", "grade_by", b"grade_by", "item_key", b"item_key", "not_before", b"not_before", "priority", b"priority", "queue", b"queue", "task", b"task", "tenant", b"tenant", "upgrade", b"upgrade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

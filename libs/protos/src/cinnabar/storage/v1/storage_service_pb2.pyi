@@ -422,6 +422,7 @@ class FencedOutcome(_message.Message):
         NEEDS_REVIEW_FIELD_NUMBER: _builtins.int
         FLAGS_FIELD_NUMBER: _builtins.int
         MAX_SCORE_FIELD_NUMBER: _builtins.int
+        UPGRADABLE_FIELD_NUMBER: _builtins.int
         score: _builtins.float
         """Points earned."""
         grade: _builtins.bytes
@@ -430,6 +431,10 @@ class FencedOutcome(_message.Message):
         """A person should look at it; a copy of what is in `grade`."""
         max_score: _builtins.float
         """Points of the item; a copy of those in `grade`, only with `needs_review`."""
+        upgradable: _builtins.bool
+        """A fallback made it and it may be replaced later; a copy of what is in
+        `grade`.
+        """
         @_builtins.property
         def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Why; a copy of those in `grade`, only with `needs_review`."""
@@ -442,10 +447,11 @@ class FencedOutcome(_message.Message):
             needs_review: _builtins.bool = ...,
             flags: _abc.Iterable[_builtins.str] | None = ...,
             max_score: _builtins.float = ...,
+            upgradable: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "grade", b"grade", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "grade", b"grade", "max_score", b"max_score", "needs_review", b"needs_review", "score", b"score", "upgradable", b"upgradable"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1480,6 +1486,7 @@ class OpenTask(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     GRADE_AFTER_FIELD_NUMBER: _builtins.int
     GRADE_BY_FIELD_NUMBER: _builtins.int
+    UPGRADE_FIELD_NUMBER: _builtins.int
     submission_id: _builtins.str
     """Id of the submission."""
     item_id: _builtins.str
@@ -1496,6 +1503,8 @@ class OpenTask(_message.Message):
     """Revision of the assignment."""
     answers: _builtins.bytes
     """Serialized `cinnabar.grader.v1.AnswerSet` of the whole submission."""
+    upgrade: _builtins.bool
+    """Its grade replaces that of a fallback."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the submission was created."""
@@ -1522,10 +1531,11 @@ class OpenTask(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         grade_after: _timestamp_pb2.Timestamp | None = ...,
         grade_by: _timestamp_pb2.Timestamp | None = ...,
+        upgrade: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grade_after", b"grade_after", "grade_by", b"grade_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "create_time", b"create_time", "generation", b"generation", "grade_after", b"grade_after", "grade_by", b"grade_by", "item_id", b"item_id", "priority", b"priority", "queue", b"queue", "revision_id", b"revision_id", "submission_id", b"submission_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "create_time", b"create_time", "generation", b"generation", "grade_after", b"grade_after", "grade_by", b"grade_by", "item_id", b"item_id", "priority", b"priority", "queue", b"queue", "revision_id", b"revision_id", "submission_id", b"submission_id", "tenant", b"tenant", "upgrade", b"upgrade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

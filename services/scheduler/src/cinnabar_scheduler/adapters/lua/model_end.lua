@@ -22,10 +22,8 @@ if how == FAILURE and (probe or provider[UNTIL] == 0) then
   if probe or provider[FAILURES] >= tonumber(ARGV[9]) then
     provider[UNTIL] = now + tonumber(ARGV[10])
   end
-elseif probe and how ~= NOT_MADE and how ~= FAILURE then
+elseif how ~= FAILURE and how ~= NOT_MADE and (probe or provider[UNTIL] == 0) then
   provider[UNTIL], provider[FAILURES] = 0, 0
-elseif answered and provider[UNTIL] == 0 then
-  provider[FAILURES] = 0
 end
 keep_provider(name, provider)
 
