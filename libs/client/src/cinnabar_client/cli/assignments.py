@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cinnabar_client import render
+from cinnabar_client import calibrating, render
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.cli.files import named, read_assignments
 from cinnabar_client.convert import AssignmentDraft, InvalidInput, assignment_name, in_file
@@ -86,6 +86,42 @@ async def update(session: Session, name: str, file: Path, etag: str) -> None:
     except ApiError as error:
         raise _in_file(error, file, drafts[0]) from error
     session.output.result(made, render.assignment(made))
+
+
+@assignment.command("calibrate")
+@click.argument("name", metavar="COURSE/ASSIGNMENT")
+@click.option("--item", required=True, help="Id of a free-text item.")
+@click.option(
+    "--accepted",
+    multiple=True,
+    metavar="SUBMISSION",
+    help="Name of a submission whose grade is right as it is; may be given many times.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@api_command
+async def calibrate(session: Session, name: str, item: str, accepted: tuple[str, ...], yes: bool) -> int:
+    """Fit the grader to how you grade: make a new revision with the answers that you graded by hand.
+
+    They are all answers to the item whose grade was overridden, and those of --accepted submissions; 10 or
+    more are needed. The answers become part of the revision, also after the erasure of who wrote them.
+    """
+    resource = str(assignment_name(name))
+    examples = await calibrating.graded_examples(session.client, resource, item, accepted=accepted)
+    if len(examples) < calibrating.MIN_EXAMPLES:
+        raise click.UsageError(
+            f"{len(examples)} answers to {item} were graded by hand or accepted; "
+            f"{calibrating.MIN_EXAMPLES} or more are needed"
+        )
+    if not yes:
+        question = (
+            f"{len(examples)} answers of students become part of the assignment, where instructors can read "
+            "them, and stay there when their authors are erased. Go on?"
+        )
+        if not click.confirm(question, err=True):
+            return 1
+    made = await calibrating.calibrate(session.client, resource, item, examples)
+    session.output.result(made, render.assignment(made))
+    return 0
 
 
 def _in_file(error: ApiError, file: Path, draft: AssignmentDraft) -> ApiError:

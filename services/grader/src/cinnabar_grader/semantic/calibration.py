@@ -8,9 +8,9 @@ __all__ = ["MIN_GRADED", "UNCALIBRATED", "Calibration"]
 
 MIN_GRADED: Final = 10
 """Fewer graded answers than this say too little."""
-_SCALE_PRIOR: Final = 1.5
-"""Weight of "scale 1", in units of squared deviation (thirty answers spread by ±0.22)."""
-_OFFSET_PRIOR: Final = 3.0
+_SCALE_PRIOR: Final = 0.5
+"""Weight of "scale 1", in units of squared deviation (ten answers spread by ±0.22)."""
+_OFFSET_PRIOR: Final = 6.0
 """Weight of "offset 0", in answers."""
 _SCALES: Final = (0.3, 2.0)
 """Bounds of the scale: never against the order of the scorer, never a cliff."""
