@@ -8,10 +8,12 @@ from typing import Any, cast
 
 from cinnabar_common.redis_connection import connect
 from cinnabar_scheduler.adapters.memory import MemoryPolicy, MemoryQueue
+from cinnabar_scheduler.adapters.memory_progress import MemoryProgress
 from cinnabar_scheduler.adapters.redis_epoch import PERMANENT_KEY_PATTERN
+from cinnabar_scheduler.adapters.redis_progress import RedisProgress
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.policy import Policy, QueuePolicy, RetryRule
-from cinnabar_scheduler.ports import Queue
+from cinnabar_scheduler.ports import ProgressBoard, Queue
 from tests.support.scheduler_queue import ManualClock
 
 LEASE_SECONDS = 10.0
@@ -32,6 +34,7 @@ class Harness:
     policies: MemoryPolicy
     flush: Callable[[], Awaitable[None]]
     apply: Callable[[], Awaitable[None]]
+    progress: ProgressBoard
 
 
 def memory_harness() -> Harness:
@@ -45,7 +48,7 @@ def memory_harness() -> Harness:
     async def applied() -> None:
         """Nothing to wait for."""
 
-    return Harness(queue, queue.other(), clock, policies, flush, applied)
+    return Harness(queue, queue.other(), clock, policies, flush, applied, MemoryProgress(queue))
 
 
 @asynccontextmanager
@@ -64,7 +67,9 @@ async def redis_harness(
 
     try:
         one = queue()
-        yield Harness(one, queue(), clock, policies, empty or flushdb, one.apply_policies)
+        yield Harness(
+            one, queue(), clock, policies, empty or flushdb, one.apply_policies, RedisProgress(redis, policy)
+        )
         assert await leaked_keys(url) == []
     finally:
         await redis.aclose()

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
-from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance
+from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade, Provenance, TestResult
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceStub
@@ -78,6 +78,10 @@ class ScriptedWorker:
     async def heartbeat(self, tokens: Iterable[str]) -> None:
         """Still working on these."""
         await self.send(pb.WorkRequest(heartbeat=pb.Heartbeat(lease_tokens=tokens)))
+
+    async def progress(self, lease: pb.LeasedTask, *tests: TestResult) -> None:
+        """How far a task is."""
+        await self.send(pb.WorkRequest(progress=pb.Progress(lease_token=lease.lease_token, tests=tests)))
 
     async def report(self, *outcomes: pb.Outcome) -> list["pb.Receipt.Result.ValueType"]:
         """Reports and waits for the receipts, in the order of the outcomes."""

@@ -6,9 +6,11 @@ from typing import Any, cast
 from cinnabar.scheduler.v1 import work_service_pb2 as pb
 from cinnabar_common.clock import SystemClock
 from cinnabar_scheduler.adapters.memory import MemoryQueue
+from cinnabar_scheduler.adapters.memory_progress import MemoryProgress
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.outcomes import Outcomes
+from cinnabar_scheduler.progress import ProgressReports
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.work_files import WorkFiles
 from cinnabar_scheduler.work_service import MAX_UNREAD, Terms, WorkService
@@ -40,7 +42,8 @@ async def test_a_worker_that_does_not_read_is_not_read_from() -> None:
     dispatcher = Dispatcher(queue, ItemSource(store), lambda leases: None)
     terms = Terms(lease_seconds=15, max_credits=10)
     files = WorkFiles(queue, MemoryFiles(), dispatcher.sessions)
-    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes(), files)
+    reports = ProgressReports(MemoryProgress(queue), bus, bus.changed.append)
+    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes(), files, reports)
     context = Deaf()
     handler = asyncio.ensure_future(service.Work(None, cast("Any", context)))
     await context.writing.wait()

@@ -36,6 +36,7 @@ from cinnabar_scheduler.adapters.redis_bus import RedisBus
 from cinnabar_scheduler.adapters.redis_clock import RedisClock
 from cinnabar_scheduler.adapters.redis_locks import RedisLocks
 from cinnabar_scheduler.adapters.redis_model_calls import RedisModelCalls
+from cinnabar_scheduler.adapters.redis_progress import RedisProgress
 from cinnabar_scheduler.adapters.redis_queue import RedisQueue
 from cinnabar_scheduler.adapters.storage_client import StorageClient
 from cinnabar_scheduler.adapters.storage_files import StorageFiles
@@ -55,6 +56,7 @@ from cinnabar_scheduler.metrics import Metrics, admission_samples, conservation_
 from cinnabar_scheduler.model_call_service import ModelCallService
 from cinnabar_scheduler.model_calls import ModelCalls
 from cinnabar_scheduler.outcomes import Outcomes
+from cinnabar_scheduler.progress import ProgressReports
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer
 from cinnabar_scheduler.ratelimit_service import RateLimitService
 from cinnabar_scheduler.recovery import Recovery
@@ -89,6 +91,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             lease_seconds=config.lease_seconds,
             policies=policy,
         )
+        progress = RedisProgress(redis, policy.current)
         store = StorageClient(storage, timeout_seconds=config.storage_timeout_seconds)
         followers = Followers()
         refusals = Refusals()
@@ -182,6 +185,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 StorageFiles(storage, timeout_seconds=config.storage_timeout_seconds),
                 dispatcher.sessions,
             ),
+            ProgressReports(progress, bus, followers.tell),
         )
 
         def register(server: grpc.aio.Server) -> None:
@@ -196,6 +200,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                     loads,
                     control,
                     conservation,
+                    progress,
                     now=redis_clock.time,
                 ),
                 server,

@@ -317,6 +317,24 @@ class LockStore(Protocol):
         ...
 
 
+class ProgressBoard(Protocol):
+    """Where it is kept how far tasks under lease are. Every method raises QueueUnavailable.
+
+    What is kept is lost with the lease, with the task, with the store, and after some time.
+    """
+
+    async def keep(self, queue: QueueName, told: Sequence[tuple[str, LeaseToken, bytes]]) -> list[LeaseToken]:
+        """Replaces what is known of (task, token of its lease, payload).
+
+        Returns the tokens that hold no lease any more: of those nothing is kept.
+        """
+        ...
+
+    async def of(self, queue: QueueName, tasks: Sequence[tuple[str, int]]) -> list[bytes]:
+        """What was told last of each (task, generation) under the lease that it is under; b"" for nothing."""
+        ...
+
+
 class SweepBoard(Protocol):
     """Where the leader writes down what its sweeps found. Every method raises QueueUnavailable."""
 

@@ -12,13 +12,13 @@ from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceServicer
 from cinnabar_common.coalescer import Coalescer
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, ResourceNotFound
-from cinnabar_scheduler import convert
+from cinnabar_scheduler import convert, progress_convert
 from cinnabar_scheduler.conservation import Conservation
 from cinnabar_scheduler.control import QueueControl, UnknownQueue
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.followers import MAX_FOLLOWED, Follower, Followers
 from cinnabar_scheduler.load import Loads
-from cinnabar_scheduler.ports import Bus, Changed, Queue, QueueUnavailable, StoreUnavailable
+from cinnabar_scheduler.ports import Bus, Changed, ProgressBoard, Queue, QueueUnavailable, StoreUnavailable
 from cinnabar_scheduler.tasks import LeaseToken, QueueName, Task
 
 MAX_UNREAD_CHANGES = 1_000
@@ -40,6 +40,7 @@ class QueueService(QueueServiceServicer):
         loads: Loads,
         control: QueueControl,
         conservation: Conservation,
+        progress: ProgressBoard,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -52,6 +53,7 @@ class QueueService(QueueServiceServicer):
         self._loads = loads
         self._control = control
         self._conservation = conservation
+        self._progress = progress
         self._now = now
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: object) -> pb.EnqueueResponse:
@@ -109,6 +111,17 @@ class QueueService(QueueServiceServicer):
             raise DependencyUnavailable("redis") from error
         except StoreUnavailable as error:
             raise DependencyUnavailable("storage") from error
+
+    async def GetProgress(self, request: pb.GetProgressRequest, context: object) -> pb.GetProgressResponse:
+        found = [b""] * len(request.tasks)
+        try:
+            for queue, indexes in progress_convert.wanted(request).items():
+                tasks = [(request.tasks[index].task, request.tasks[index].generation) for index in indexes]
+                for index, payload in zip(indexes, await self._progress.of(queue, tasks), strict=True):
+                    found[index] = payload
+        except QueueUnavailable as error:
+            raise DependencyUnavailable("redis") from error
+        return progress_convert.response(found)
 
     async def Follow(  # pyright: ignore[reportIncompatibleMethodOverride]  # writes with context.write
         self,

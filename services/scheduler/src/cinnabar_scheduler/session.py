@@ -122,6 +122,11 @@ class WorkerSession:
             self.committing[name] = lease
         return lease
 
+    def progress(self, token: str) -> Lease | None:
+        """How far a task is was told: its lease; None when it is not held here any more."""
+        self._greeted()
+        return self.held.get(LeaseToken(token))
+
     def taken_at(self, token: LeaseToken) -> float:
         """When a lease that is now `committing` was granted; to be asked once."""
         return self.leased_at.pop(token)

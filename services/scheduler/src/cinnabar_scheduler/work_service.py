@@ -22,10 +22,12 @@ from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Attachment, Delivery, Dispatcher
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.ports import Queue, QueueUnavailable
+from cinnabar_scheduler.progress import ProgressReports
 from cinnabar_scheduler.service_times import ServiceTimes
 from cinnabar_scheduler.session import HELLO_SECONDS, ProtocolViolation, WorkerSession
 from cinnabar_scheduler.tasks import Grade, Lease, LeaseToken, QueueName, Why
 from cinnabar_scheduler.work_files import WorkFiles
+from cinnabar_scheduler.work_progress import WorkProgress
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class WorkService(WorkServiceServicer):
         terms: Terms,
         times: ServiceTimes,
         files: WorkFiles,
+        reports: ProgressReports,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
@@ -103,6 +106,7 @@ class WorkService(WorkServiceServicer):
         self._terms = terms
         self._times = times
         self._files = files
+        self._reports = reports
 
     async def GetFiles(self, request: pb.GetFilesRequest, context: FilesContext) -> pb.GetFilesResponse:
         return await self._files.links(request)
@@ -117,7 +121,7 @@ class WorkService(WorkServiceServicer):
     ) -> None:
         stream = _WorkStream(
             *(self._queue, self._dispatcher, self._outcomes, context),
-            *(self._leaving, self._terms, self._times, self._files),
+            *(self._leaving, self._terms, self._times, self._files, self._reports),
         )
         await stream.run(self._terms.session())
 
@@ -133,11 +137,13 @@ class _WorkStream:
         terms: Terms,
         times: ServiceTimes,
         files: WorkFiles,
+        reports: ProgressReports,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
         self._files = files
+        self._reports = reports
         self._context = context
         self._leaving = leaving
         self._terms = terms
@@ -150,12 +156,14 @@ class _WorkStream:
 
     async def run(self, session: WorkerSession) -> None:
         attachment = Attachment(session, self._outbox.put_nowait)
+        self._progress = WorkProgress(self._reports, session, self._outbox.put_nowait)
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write(session), name="work-writer")
                 keeper = group.create_task(self._keep(session), name="work-keeper")
                 leaving = group.create_task(self._leaving.wait(), name="work-leaving")
                 watch = group.create_task(self._watch(session), name="work-watch")
+                progress = group.create_task(self._progress.run(), name="work-progress")
                 async with asyncio.TaskGroup() as reports:
                     reader = reports.create_task(self._read(session, attachment, reports), name="work-reader")
                     await asyncio.wait((reader, leaving, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -165,6 +173,7 @@ class _WorkStream:
                 leaving.cancel()
                 watch.cancel()
                 keeper.cancel()
+                progress.cancel()
                 self._outbox.put_nowait(None)
                 ends_early = self._leaving.is_set() or violation is not None or reader.cancelled()
                 await asyncio.wait((writer,), timeout=LAST_WRITE_SECONDS if ends_early else None)
@@ -217,6 +226,8 @@ class _WorkStream:
                         report = self._taken_over(session, request.report)
                         await self._slots.acquire()
                         reports.create_task(self._settle(session, report), name="work-report")
+                    case "progress":
+                        self._progress.told(request.progress)
                     case None:
                         raise ProtocolViolation("a message says something")
             except ProtocolViolation as violation:

@@ -74,6 +74,11 @@ class MemoryQueue:
         self._fences = itertools.count(1)
         self._policies.on_change(self._policy_changed)
 
+    @property
+    def state(self) -> State:
+        """All that it keeps, for what stands beside it."""
+        return self._state
+
     def flush(self) -> None:
         """Loses everything, as FLUSHALL does."""
         fresh = State()

@@ -20,6 +20,8 @@ class Entry:
     expiry_ms: int = 0
     due_ms: int | None = None
     overdue_ms: int | None = None
+    progress: tuple[LeaseToken, bytes] | None = None
+    """What was told of it under a lease."""
 
     @property
     def is_ready(self) -> bool:

@@ -16,5 +16,5 @@ if #lines > 0 then
   return 1
 end
 call('UNLINK', delayed, leases, deadlines, running, tenants, body, state, fence_key, left, floor_key,
-  prefix .. 'control', prefix .. 'epoch')
+  prefix .. 'control', prefix .. 'epoch', progress)
 return 0

@@ -30,6 +30,9 @@ many('HDEL', state, gone)
 if call('EXISTS', deadlines) == 1 then
   many('ZREM', deadlines, gone)
 end
+if call('EXISTS', progress) == 1 then
+  many('HDEL', progress, gone)
+end
 count_running(ended)
 if unpark(ended) then
   call('PUBLISH', ARGV[1], ARGV[2])

@@ -17,6 +17,7 @@
 --   tenants        HASH  tenant -> "weight cap" (0: none); "" -> that of all others
 --   body           HASH  task -> what a worker needs (opaque)
 --   state          HASH  task -> cmsgpack of the fields below; every task has one
+--   progress       HASH   task -> token of its lease, a line end, how far it is (opaque); has a TTL
 --   fence          STRING number of the last lease
 --   control        STRING 'paused' | 'draining'
 --   epoch          STRING mark of the last rebuild, see mark.lua
@@ -32,6 +33,7 @@ local ready, regrade = prefix .. 'ready:', prefix .. 'regrade:'
 local delayed, leases, deadlines = prefix .. 'delayed', prefix .. 'leases', prefix .. 'deadlines'
 local running, tenants = prefix .. 'running', prefix .. 'tenants'
 local body, state, fence_key = prefix .. 'body', prefix .. 'state', prefix .. 'fence'
+local progress = prefix .. 'progress'
 
 -- One command on many members. A thousand at a time: Lua's stack is bounded.
 local function many(command, key, args)
