@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import delivery, dispatch, faults, peers, results, storage, throughput
+from bench import code, delivery, dispatch, faults, peers, results, storage, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -31,11 +31,13 @@ NAMES = (
     "rebuild_after_flush_s",
     *dispatch.NAMES,
     *storage.NAMES,
+    *code.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
 NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
 NEEDS_STORAGE_ALONE = set(storage.NAMES)
+NEEDS_SANDBOX_ALONE = set(code.NAMES)
 WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
@@ -94,7 +96,10 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
             found = await storage.measure(folder / "storage", wanted, rounds, scale)
             for name, values in found.items():
                 samples.add(name, *values)
-        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE - NEEDS_STORAGE_ALONE:
+        if wanted & NEEDS_SANDBOX_ALONE:
+            for name, values in (await code.measure(scale)).items():
+                samples.add(name, *values)
+        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE - NEEDS_STORAGE_ALONE - NEEDS_SANDBOX_ALONE:
             await _without_graders(folder / "faults", wanted, samples, scale)
     return [result for result in _results(samples, with_peers) if result.name in wanted]
 
@@ -179,6 +184,8 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("storage_grade_commits_per_second", 6_000),
     ):
         found.append(Result(name=name, value=samples.median(name), unit="1/s", better="higher", bar=bar))
+    for name, unit, bar in ((code.AGREEMENT, "%", code.AGREEMENT_BAR), (code.RATE, "1/s", None)):
+        found.append(Result(name=name, value=samples.median(name), unit=unit, better="higher", bar=bar))
     for name, key, percent, unit, bar in (
         ("submit_to_watch_p50_ms", "watch", 50, "ms", 10.0),
         ("submit_to_watch_p99_ms", "watch", 99, "ms", 40.0),

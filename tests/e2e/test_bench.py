@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import code
+
 ROOT = Path(__file__).parents[2]
 GRADED = [
     "graded_per_second_batched",
@@ -37,14 +39,15 @@ STORED = [
     "reshard_longest_write_at_rest_ms",
     "reshard_seconds",
 ]
+CODE = [code.RATE, *([code.AGREEMENT] if code.collected() else [])]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 
 
 @pytest.mark.timeout(170)
 @pytest.mark.parametrize(
     "names",
-    [GRADED, UNGRADED, QUEUE, STORAGE, STORED],
-    ids=["graded", "ungraded", "queue", "storage", "stored"],
+    [GRADED, UNGRADED, QUEUE, STORAGE, STORED, CODE],
+    ids=["graded", "ungraded", "queue", "storage", "stored", "code"],
 )
 async def test_a_short_run_gives_every_number(names: list[str], tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
