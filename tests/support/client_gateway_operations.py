@@ -115,6 +115,12 @@ class MemoryOperations(MemoryCalls, operations_grpc.OperationsServiceServicer):
             raise _Unhealthy(report)
         return report
 
+    async def ListModelProviders(
+        self, request: operations_pb.ListModelProvidersRequest, context: Context
+    ) -> operations_pb.ListModelProvidersResponse:
+        self._enter("ListModelProviders", context)
+        return operations_pb.ListModelProvidersResponse()
+
     async def ListShards(
         self, request: operations_pb.ListShardsRequest, context: Context
     ) -> operations_pb.ListShardsResponse:

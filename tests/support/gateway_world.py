@@ -26,11 +26,13 @@ from cinnabar_common.names import SubmissionName
 from cinnabar_gateway.adapters.memory import MemoryChanges, MemoryQueue, MemoryStorage
 from cinnabar_gateway.adapters.memory_admission import MemoryAdmissions
 from cinnabar_gateway.adapters.memory_data import MemoryData
+from cinnabar_gateway.adapters.model_client import ModelClient
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.adapters.shard_client import ShardClient
 from cinnabar_gateway.app import Gateway, Outside, running_with
 from cinnabar_gateway.config import GatewayConfig
 from cinnabar_gateway.consistency import TOKEN_KEY, Positions, TokenKeys
+from cinnabar_gateway.models import ModelStates
 from cinnabar_gateway.ports import HealthProbe, Queue
 from cinnabar_gateway.records import SubmissionKey
 
@@ -209,6 +211,7 @@ async def world(
     admissions: MemoryAdmissions | None = None,
     probes: tuple[HealthProbe, ...] = (),
     clock: Clock | None = None,
+    models: ModelStates | None = None,
     **changes: object,
 ) -> AsyncGenerator[World]:
     """A gateway and its stubs; ``front`` stands before the queue, ``changes`` are settings."""
@@ -223,6 +226,7 @@ async def world(
         reviews=storage.reviews,
         regrades=RegradeClient(nowhere, timeout_seconds=0.5),
         shards=ShardClient(nowhere, timeout_seconds=0.5),
+        models=models or ModelClient(nowhere, timeout_seconds=0.5),
         queue=front or queue,
         admissions=admissions,
         changes=[source],

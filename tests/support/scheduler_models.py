@@ -5,9 +5,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import grpc
+
+from cinnabar.scheduler.v1.model_call_service_pb2_grpc import add_ModelCallServiceServicer_to_server
+from cinnabar_common.channels import channel
+from cinnabar_common.clock import Clock
+from cinnabar_common.interceptors import ErrorInterceptor
 from cinnabar_common.redis_connection import connect
+from cinnabar_grader.adapters.memory_model_calls import BudgetLimit, Owner
+from cinnabar_grader.adapters.model_calls import SchedulerModelCalls
+from cinnabar_grader.graders import LeaseToken as GraderToken
 from cinnabar_scheduler.adapters.memory_model_calls import MemoryModelCalls
 from cinnabar_scheduler.adapters.redis_model_calls import RedisModelCalls
+from cinnabar_scheduler.model_call_service import ModelCallService
 from cinnabar_scheduler.model_calls import (
     Answer,
     BreakerState,
@@ -15,13 +25,18 @@ from cinnabar_scheduler.model_calls import (
     Change,
     Ending,
     How,
+    ModelCalls,
     ModelCallStore,
     Permit,
     Place,
     Spent,
     purses_of,
 )
-from cinnabar_scheduler.model_policy import Budgets, ProviderPolicy
+from cinnabar_scheduler.model_policy import Budget, Budgets, Period, ProviderPolicy
+from cinnabar_scheduler.policy import Policy, TenantPolicy
+from cinnabar_scheduler.session import WorkerSession
+from cinnabar_scheduler.tasks import Lease, LeaseToken, QueueName
+from tests.support.model_calls import BUDGETS, LIMITS, POOR, RICH, STRICT, ModelCallsHarness
 from tests.support.scheduler_adapters import leaked_keys
 from tests.support.scheduler_queue import ManualClock
 
@@ -138,3 +153,107 @@ class MemoryLedger:
         """See Ledger."""
         for change in changes:
             self.kept[change.tenant, change.spent.scope] = change.spent
+
+
+@dataclass(slots=True)
+class ModelDesk:
+    """The scheduler's service of model calls, served at ``address``, for workers that hold leases."""
+
+    address: str
+    calls: ModelCalls
+    ledger: MemoryLedger
+    policy: Policy
+    session: WorkerSession
+    places: dict[tuple[str, str], Place] = field(default_factory=dict[tuple[str, str], Place])
+    leases: int = 0
+
+    def lease(self, place: Place = PLACE) -> LeaseToken:
+        """Grants one for a task of ``place``."""
+        self.leases += 1
+        revision = f"{place.course}-{place.assignment}"
+        self.places[place.tenant, revision] = place
+        token = LeaseToken(f"{self.leases}-held")
+        lease = Lease(f"s{self.leases}/q1", token, 1, 1, place.tenant, LLM, f"{revision}/q1", b"")
+        self.session.ready(LLM, 1)
+        self.session.grant([lease])
+        return token
+
+    async def place(self, tenant: str, revision: str) -> Place | None:
+        """Implements Places."""
+        return self.places.get((tenant, revision))
+
+
+LLM = QueueName("llm")
+
+
+@asynccontextmanager
+async def desk(
+    store: ModelCallStore, clock: Clock, policy: Policy | None = None, ledger: MemoryLedger | None = None
+) -> AsyncGenerator[ModelDesk]:
+    """Serves a store; ``policy`` can be replaced meanwhile."""
+    session = WorkerSession(1000)
+    session.hello("worker", [LLM])
+    ledger = ledger or MemoryLedger()
+    calls = ModelCalls(store, ledger, lambda: opened.policy, clock)
+    opened = ModelDesk("", calls, ledger, policy or Policy(), session)
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    add_ModelCallServiceServicer_to_server(ModelCallService(calls, opened, lambda: [session]), server)
+    opened.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield opened
+    finally:
+        await server.stop(None)
+
+
+def _policy() -> Policy:
+    """The limits and budgets that the suite of graders expects."""
+
+    def budget(owner: Owner, level: int) -> Budget:
+        limit = BUDGETS.get(owner.scopes[level], BudgetLimit())
+        return Budget(limit.tokens, limit.cost_micros, Period.NONE)
+
+    def place(owner: Owner) -> Place:
+        return Place(owner.tenant, owner.course, owner.assignment)
+
+    return Policy(
+        providers={
+            name: ProviderPolicy(
+                concurrency=limits.calls,
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+                failures=limits.failures,
+                recovery_seconds=limits.recovery_seconds,
+            )
+            for name, limits in LIMITS.items()
+        },
+        tenants={
+            owner.tenant: TenantPolicy(
+                budgets=Budgets(
+                    tenant=budget(owner, 0),
+                    named={
+                        place(owner).course_scope: budget(owner, 1),
+                        place(owner).assignment_scope: budget(owner, 2),
+                    },
+                )
+            )
+            for owner in (RICH, POOR, STRICT)
+        },
+    )
+
+
+async def scheduler_harness(url: str) -> AsyncGenerator[ModelCallsHarness]:
+    """The scheduler's service on a real server, behind the grader's client of it."""
+    async with (
+        redis_models(url) as models,
+        desk(models.store, models.clock, _policy()) as served,
+        channel(served.address) as connection,
+    ):
+
+        async def advance(seconds: float) -> None:
+            models.clock.advance(seconds)
+
+        async def lease(owner: Owner) -> GraderToken:
+            return GraderToken(served.lease(Place(owner.tenant, owner.course, owner.assignment)))
+
+        yield ModelCallsHarness(SchedulerModelCalls([connection]), advance, lease)

@@ -67,7 +67,7 @@ async def test_five_failures_in_a_row_of_anybody_deny_all_others(models: ModelHa
     assert isinstance(await models.begin(provider="local"), Permit)
 
 
-@pytest.mark.parametrize("answered", [SUCCESS, Ending(How.USELESS), Ending(How.THROTTLED)])
+@pytest.mark.parametrize("answered", [SUCCESS, Ending(How.USELESS)])
 async def test_an_answer_starts_the_count_again(models: ModelHarness, answered: Ending) -> None:
     await models.fail(4)
     await models.end(await models.permit(), answered)
@@ -75,8 +75,9 @@ async def test_an_answer_starts_the_count_again(models: ModelHarness, answered: 
     assert await models.fail(1) is OPEN
 
 
-async def test_a_call_that_was_not_made_neither_counts_nor_starts_again(models: ModelHarness) -> None:
+async def test_what_is_neither_answer_nor_failure_leaves_the_count(models: ModelHarness) -> None:
     await models.fail(4)
+    await models.end(await models.permit(), Ending(How.THROTTLED))
     await models.end(await models.permit(), Ending(How.NOT_MADE))
     assert await models.fail(1) is OPEN
 

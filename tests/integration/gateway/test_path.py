@@ -152,7 +152,7 @@ async def test_health_names_what_is_down(real: Real) -> None:
     names = [check.name for check in report.checks]
     assert names == ["storage", "database", "scheduler", "redis"]
     down = {check.name for check in report.checks if check.status != "healthy"}
-    assert (report.status, down) == ("unhealthy", {"scheduler", "redis"})
+    assert (report.status, down) == ("unhealthy", {"scheduler", "redis", "ai_service"})
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await real.operations.GetHealth(operations_pb.GetHealthRequest())
     refusal = refusal_of(raised.value)

@@ -27,6 +27,7 @@ from cinnabar_client.connection import Connection, open_channel
 from cinnabar_client.consistency import Tokens
 from cinnabar_client.data import DataCalls
 from cinnabar_client.errors import ApiError, detail_of, from_rpc, from_status
+from cinnabar_client.models import ModelCalls
 from cinnabar_client.pages import Page, pages
 from cinnabar_client.patience import DEFAULT_PATIENCE_SECONDS
 from cinnabar_client.regrades import RegradeCalls
@@ -69,7 +70,7 @@ class Redriven:
     unreachable: Sequence[str] = ()
 
 
-class Client(DataCalls, RegradeCalls, ReviewCalls, ShardCalls):
+class Client(DataCalls, ModelCalls, RegradeCalls, ReviewCalls, ShardCalls):
     """One connection to the suite; ``async with Client("host:port", token=…) as client``.
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request

@@ -27,6 +27,7 @@ from cinnabar_common.server import serving
 from cinnabar_gateway.adapters.admission_client import AdmissionClient
 from cinnabar_gateway.adapters.data_client import DataClient
 from cinnabar_gateway.adapters.health_probe import GrpcHealthProbe
+from cinnabar_gateway.adapters.model_client import ModelClient
 from cinnabar_gateway.adapters.regrade_client import RegradeClient
 from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, SchedulerClient
@@ -50,6 +51,7 @@ from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.histories import Histories
 from cinnabar_gateway.identity import development_identity
 from cinnabar_gateway.intake import Intake
+from cinnabar_gateway.models import ModelStates
 from cinnabar_gateway.operations import Operations
 from cinnabar_gateway.operations_service import OperationsService
 from cinnabar_gateway.overrides import Overrides
@@ -88,6 +90,7 @@ class Outside:
     reviews: ReviewStore
     regrades: RegradeStore
     shards: ShardStore
+    models: ModelStates
     queue: Queue
     admissions: Admissions
     changes: Sequence[ChangeSource]
@@ -123,6 +126,7 @@ def outside_of(
         reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
         regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
         shards=ShardClient(storage, timeout_seconds=config.call_timeout_seconds),
+        models=ModelClient(scheduler, timeout_seconds=config.call_timeout_seconds),
         queue=SchedulerClient(scheduler, each, timeout_seconds=config.call_timeout_seconds),
         admissions=AdmissionClient(scheduler, timeout_seconds=config.admission_timeout_seconds),
         changes=[SchedulerChanges(one) for one in each],
@@ -131,6 +135,7 @@ def outside_of(
             GrpcHealthProbe("database", storage, service="database", timeout_seconds=seconds),
             GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
             GrpcHealthProbe("redis", scheduler, service="redis", timeout_seconds=seconds),
+            GrpcHealthProbe("ai_service", scheduler, service="ai_service", timeout_seconds=seconds),
         ),
         clock=SystemClock(),
     )
@@ -246,7 +251,10 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             )
             add_GradingServiceServicer_to_server(GradingService(intake), server)
             add_OperationsServiceServicer_to_server(
-                OperationsService(operations, outside.clock, reviews, erasures, outside.shards), server
+                OperationsService(
+                    *(operations, outside.clock, reviews, erasures, outside.shards, outside.models)
+                ),
+                server,
             )
             add_RegradeServiceServicer_to_server(RegradeService(regrades), server)
 

@@ -21,10 +21,18 @@ from cinnabar_common.errors import (
     SuiteError,
 )
 from cinnabar_common.names import ID_RULE, SubmissionName, is_id, split_task_id, task_id
-from cinnabar_gateway import convert, data_convert, dead_letter_filters, identity, shard_convert
+from cinnabar_gateway import (
+    convert,
+    data_convert,
+    dead_letter_filters,
+    identity,
+    model_convert,
+    shard_convert,
+)
 from cinnabar_gateway.calls import Context, send_positions
 from cinnabar_gateway.erasures import Erasures
 from cinnabar_gateway.identity import Identity, Role
+from cinnabar_gateway.models import ModelStates
 from cinnabar_gateway.operations import MAX_REDRIVE, Operations
 from cinnabar_gateway.records import QueueState, RedriveFate
 from cinnabar_gateway.required import REQUIRED_RULE, missing
@@ -68,8 +76,10 @@ class OperationsService(OperationsServiceServicer):
         reviews: ReviewCalls,
         erasures: Erasures,
         shards: ShardStore,
+        models: ModelStates,
     ) -> None:
         self._shards = shards
+        self._models = models
         self._operations = operations
         self._reviews = reviews
         self._erasures = erasures
@@ -187,6 +197,12 @@ class OperationsService(OperationsServiceServicer):
     async def MoveBuckets(self, request: pb.MoveBucketsRequest, context: Context) -> pb.ListShardsResponse:
         actor = _actor(_operator("shards.move"))
         return shard_convert.shards(await self._shards.move_buckets(request.buckets, request.to_shard, actor))
+
+    async def ListModelProviders(
+        self, request: pb.ListModelProvidersRequest, context: Context
+    ) -> pb.ListModelProvidersResponse:
+        caller = _operator("models.list")
+        return model_convert.models(await self._models.providers(), await self._models.budgets(caller.tenant))
 
     async def EraseStudent(self, request: pb.EraseStudentRequest, context: Context) -> pb.Erasure:
         caller = _operator("students.erase")

@@ -219,6 +219,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 "storage": store.ping,
                 "policy": policy.healthy,
                 "admission": admissions.healthy,
+                "ai_service": model_calls.healthy,
             }
         )
         port = await stack.enter_async_context(

@@ -198,6 +198,10 @@ class ModelCallsUnavailable(Exception):
     """the store of model calls does not answer"""
 
 
+class ProviderAway(Exception):
+    """the breakers of these providers are not closed"""
+
+
 class BudgetsUnknown(Exception):
     """the store does not know what the tenant has spent: it is to be restored first"""
 
@@ -229,10 +233,10 @@ class ModelCallStore(Protocol):
         """Ends a call; returns the state of the breaker afterwards. An unknown token changes nothing.
 
         SUCCESS and USELESS are charged with what they used; what was reserved is released in any case.
-        While closed, a failure counts, and the last one allowed opens; an answer of any kind, THROTTLED too,
-        starts the count again. A probe that was answered closes the breaker, its failure opens it for the
-        time again, NOT_MADE leaves the next call to be the probe. How other calls end changes nothing while
-        the breaker is not closed.
+        While closed, a failure counts, and the last one allowed opens; SUCCESS and USELESS start the count
+        again, all else leaves it. A probe that was answered, if only with THROTTLED, closes the breaker,
+        its failure opens it for the time again, NOT_MADE leaves the next call to be the probe. How other
+        calls end changes nothing while the breaker is not closed.
         """
         ...
 
@@ -324,6 +328,14 @@ class ModelCalls:
     async def providers(self) -> list[ProviderState]:
         """See ModelCallStore."""
         return await self._store.providers()
+
+    async def healthy(self) -> None:
+        """Raises ProviderAway unless every breaker is closed."""
+        away = [
+            one.provider for one in await self._store.providers() if one.breaker is not BreakerState.CLOSED
+        ]
+        if away:
+            raise ProviderAway(", ".join(away))
 
     async def budgets(self, tenant: str) -> list[tuple[Purse, Usage]]:
         """The tenant's first, then those of courses and assignments that something was spent on, by scope."""

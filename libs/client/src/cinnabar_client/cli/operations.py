@@ -13,6 +13,7 @@ from rich.text import Text
 from cinnabar.gateway.v1 import operations_service_pb2 as pb
 from cinnabar_client import render
 from cinnabar_client.cli.command import Session, api_command
+from cinnabar_client.cli.models import models
 from cinnabar_client.cli.shards import shards
 from cinnabar_client.client import MAX_REDRIVE, RefusedRedrive
 from cinnabar_client.convert import course_or_assignment
@@ -23,10 +24,11 @@ _POLL_SECONDS = 0.25
 
 @click.group("ops")
 def ops() -> None:
-    """For operators: queues, dead letters, shards, and whether everything is accounted for."""
+    """For operators: queues, dead letters, shards, models, and whether everything is accounted for."""
 
 
 ops.add_command(shards)
+ops.add_command(models)
 
 
 @ops.command()

@@ -130,7 +130,7 @@ class MemoryModelCalls:
             provider.failures += 1
             if probe or provider.failures >= policy.failures:
                 provider.until_us = now + _us(policy.recovery_seconds)
-        elif counts and ending.how is not How.NOT_MADE:
+        elif (counts and answered) or (probe and ending.how is How.THROTTLED):
             provider.until_us = provider.failures = 0
         if ending.how is How.SUCCESS and ending.result and call.share is not None:
             self._remember(call.share, ending.result, now)

@@ -22,7 +22,7 @@ if how == FAILURE and (probe or provider[UNTIL] == 0) then
   if probe or provider[FAILURES] >= tonumber(ARGV[9]) then
     provider[UNTIL] = now + tonumber(ARGV[10])
   end
-elseif how ~= FAILURE and how ~= NOT_MADE and (probe or provider[UNTIL] == 0) then
+elseif (probe and (answered or how == THROTTLED)) or (answered and provider[UNTIL] == 0) then
   provider[UNTIL], provider[FAILURES] = 0, 0
 end
 keep_provider(name, provider)
