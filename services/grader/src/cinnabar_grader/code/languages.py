@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeAlias
 
 from cinnabar_grader.sandbox import Limits
 
@@ -87,24 +88,28 @@ RUNTIME_MEMORY = {Language.JAVA: 128 * MIB, Language.JAVASCRIPT: 96 * MIB}
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")  # starts soon, has few threads
 
 
-def toolchains(python: str, path: str | None = None) -> dict[Language, Toolchain]:
-    """What is on ``path`` (PATH when None), and ``python``, which is the Python of the boxes."""
+Find: TypeAlias = "Callable[[str], str | None]"
+"""Gives the path of a program, None when it is not there."""
+
+
+def toolchains(python: str, find: Find = shutil.which) -> dict[Language, Toolchain]:
+    """What ``find`` finds, and ``python``, which is the Python of the boxes."""
     found: dict[Language, Toolchain | None] = {
         Language.PYTHON: _python(python),
-        Language.C: _machine_code(Language.C, _first(path, "gcc", "cc"), "main.c", (".c",), "-std=c17"),
+        Language.C: _machine_code(Language.C, _first(find, "gcc", "cc"), "main.c", (".c",), "-std=c17"),
         Language.CPP: _machine_code(
-            Language.CPP, _first(path, "g++", "c++"), "main.cpp", (".cpp", ".cc", ".cxx"), "-std=c++20"
+            Language.CPP, _first(find, "g++", "c++"), "main.cpp", (".cpp", ".cc", ".cxx"), "-std=c++20"
         ),
-        Language.JAVASCRIPT: _node(_first(path, "node")),
-        Language.JAVA: _java(_first(path, "java"), _first(path, "javac")),
+        Language.JAVASCRIPT: _node(_first(find, "node")),
+        Language.JAVA: _java(_first(find, "java"), _first(find, "javac")),
     }
     return {language: toolchain for language, toolchain in found.items() if toolchain is not None}
 
 
-def _first(path: str | None, *names: str) -> str | None:
+def _first(find: Find, *names: str) -> str | None:
     """The real path of the first of ``names`` that is there: links may lead out of what a box can see."""
     for name in names:
-        if found := shutil.which(name, path=path):
+        if found := find(name):
             return str(Path(found).resolve())
     return None
 
