@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import code, delivery, dispatch, faults, peers, results, storage, throughput
+from bench import code, delivery, dispatch, faults, graders, peers, results, storage, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -32,12 +32,15 @@ NAMES = (
     *dispatch.NAMES,
     *storage.NAMES,
     *code.NAMES,
+    *graders.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
 NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
 NEEDS_STORAGE_ALONE = set(storage.NAMES)
 NEEDS_SANDBOX_ALONE = set(code.NAMES)
+NEEDS_NOTHING = set(graders.NAMES)
+NEEDS_ALONE = NEEDS_QUEUE_ALONE | NEEDS_STORAGE_ALONE | NEEDS_SANDBOX_ALONE | NEEDS_NOTHING
 WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
@@ -99,7 +102,10 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
         if wanted & NEEDS_SANDBOX_ALONE:
             for name, values in (await code.measure(scale)).items():
                 samples.add(name, *values)
-        if wanted - NEEDS_GRADERS - NEEDS_QUEUE_ALONE - NEEDS_STORAGE_ALONE - NEEDS_SANDBOX_ALONE:
+        if wanted & NEEDS_NOTHING:
+            for name, values in (await graders.measure(wanted, rounds, scale)).items():
+                samples.add(name, *values)
+        if wanted - NEEDS_GRADERS - NEEDS_ALONE:
             await _without_graders(folder / "faults", wanted, samples, scale)
     return [result for result in _results(samples, with_peers) if result.name in wanted]
 
@@ -182,6 +188,8 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("dispatch_per_second", 20_000),
         ("storage_creates_per_second", 10_000),
         ("storage_grade_commits_per_second", 6_000),
+        ("rules_grades_per_second_per_core", 30_000),
+        ("semantic_answers_per_second_per_core", 300),
     ):
         found.append(Result(name=name, value=samples.median(name), unit="1/s", better="higher", bar=bar))
     for name, unit, bar in ((code.AGREEMENT, "%", code.AGREEMENT_BAR), (code.RATE, "1/s", None)):
@@ -202,6 +210,7 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("reshard_longest_write_stall_ms", "reshard_longest_write_stall_ms", 100, "ms", 1000.0),
         ("reshard_longest_write_at_rest_ms", "reshard_longest_write_at_rest_ms", 100, "ms", None),
         ("reshard_seconds", "reshard_seconds", 50, "s", None),
+        ("semantic_single_p50_ms", "semantic_single_p50_ms", 50, "ms", 10.0),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

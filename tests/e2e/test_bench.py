@@ -40,14 +40,19 @@ STORED = [
     "reshard_seconds",
 ]
 CODE = [code.RATE, *([code.AGREEMENT] if code.collected() else [])]
+GRADERS = [
+    "rules_grades_per_second_per_core",
+    "semantic_answers_per_second_per_core",
+    "semantic_single_p50_ms",
+]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 
 
 @pytest.mark.timeout(170)
 @pytest.mark.parametrize(
     "names",
-    [GRADED, UNGRADED, QUEUE, STORAGE, STORED, CODE],
-    ids=["graded", "ungraded", "queue", "storage", "stored", "code"],
+    [GRADED, UNGRADED, QUEUE, STORAGE, STORED, CODE, GRADERS],
+    ids=["graded", "ungraded", "queue", "storage", "stored", "code", "graders"],
 )
 async def test_a_short_run_gives_every_number(names: list[str], tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
