@@ -15,6 +15,7 @@ from cinnabar_grader.sandbox.keeper.cgroups import Group, Groups
 from cinnabar_grader.sandbox.keeper.child import Mechanism
 from cinnabar_grader.sandbox.keeper.ground import Ground, RunFolder
 from cinnabar_grader.sandbox.keeper.launch import Launch
+from cinnabar_grader.sandbox.keeper.orphans import Orphans
 from cinnabar_grader.sandbox.keeper.settings import Settings
 from cinnabar_grader.sandbox.keeper.watch import Seen, Watch
 from cinnabar_grader.sandbox.runs import Ending, Limits
@@ -47,6 +48,8 @@ class Keeper:
         self.slots = 1 if mechanism.alone else settings.slots
         for slot in range(self.slots):
             self._free.put_nowait(slot)
+        self._orphans = Orphans()
+        self._orphans.watch()
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._count = 0
 
@@ -143,6 +146,7 @@ class Keeper:
             seen = await self._watched(slot, head, stdin, limits, folder, group)
             return seen, self._harvest(head, seen, folder, room, limits)
         finally:
+            self._orphans.collect()
             if group is not None:
                 await _removed(group)
             folder.remove()
@@ -184,6 +188,8 @@ class Keeper:
                     doors=doors,
                 )
                 child = self.mechanism.start(launch, slot)
+                self._orphans.awaited.add(child.pid)
+            exits.callback(self._orphans.awaited.discard, child.pid)
             exits.callback(child.close)
             return await Watch(child, limits, group, read[0], read[1]).over()
 

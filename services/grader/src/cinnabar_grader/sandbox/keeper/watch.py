@@ -17,6 +17,8 @@ from cinnabar_grader.sandbox.keeper.child import Child, Status
 from cinnabar_grader.sandbox.runs import Ending, Limits
 
 TICK_SECONDS = 0.05
+_PATIENCE = 20
+"""Ticks that a killed box has to fall by itself."""
 _CHUNK = 1 << 16
 _OUT_OF_MEMORY = (
     b"MemoryError",
@@ -139,13 +141,15 @@ class Watch:
     async def _end(self, exited: asyncio.Event) -> tuple[int, tuple[float, int]]:
         """Kills what is left and collects the child, shielded from cancellation by doing it again."""
         cancelled: asyncio.CancelledError | None = None
+        attempts = 0
         while not exited.is_set():
             self._kill()
             try:
                 async with asyncio.timeout(TICK_SECONDS):
                     await exited.wait()
             except TimeoutError:
-                if self.group is not None:  # whoever the mechanism did not reach
+                attempts += 1
+                if self.group is not None and attempts > _PATIENCE:  # whom the mechanism did not reach
                     self.group.kill()
             except asyncio.CancelledError as error:
                 cancelled = error
