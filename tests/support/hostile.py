@@ -47,8 +47,10 @@ def write(path, data="x"):
         file.write(data)
 """
 LIMITS = Limits(cpu_seconds=4, wall_seconds=20, memory_bytes=96 << 20, processes=24, file_bytes=4 << 20)
-SHORT = Limits(cpu_seconds=0.4, wall_seconds=0.8, memory_bytes=96 << 20, processes=24, file_bytes=4 << 20)
-COMPILE = Limits(cpu_seconds=2, wall_seconds=20, memory_bytes=192 << 20, processes=24, file_bytes=4 << 20)
+SHORT = Limits(cpu_seconds=0.3, wall_seconds=1, memory_bytes=96 << 20, processes=24, file_bytes=4 << 20)
+COMPILE = Limits(
+    cpu_seconds=0.7, wall_seconds=10, memory_bytes=192 << 20, file_bytes=4 << 20, output_bytes=1 << 16
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

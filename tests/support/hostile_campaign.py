@@ -105,7 +105,7 @@ def complaints(program: Hostile, run: Run) -> list[str]:
         found.append(f"exited with {run.exit_code}: {said!r}")
     if ESCAPED in run.stdout:
         found.append(f"escaped: {said!r}")
-    if program.says not in run.stdout:
+    if program.says not in run.stdout and run.ending is not Ending.TIME_LIMIT:  # it may have been too slow
         found.append(f"did not even try: {said!r}")
     if SECRET.encode() in run.stdout + run.stderr + b"".join(run.files.values()):
         found.append("knows the secret")
@@ -122,7 +122,9 @@ def leftovers(sandbox: KeptSandbox) -> list[str]:
     """Processes of boxes, and their folders and cgroups, while nothing runs."""
     keeper = sandbox.keeper_pid
     left = [f"process {pid}" for pid in processes.below(keeper) if pid != keeper]
-    grounds = Path(f"/proc/{keeper}/root{tempfile.gettempdir()}").glob("cinnabar-sandbox-*/runs/*")
+    inside = Path(f"/proc/{keeper}/root{tempfile.gettempdir()}")
+    # Only root can look there; for others the place is gone with the keeper in any case.
+    grounds = inside.glob("cinnabar-sandbox-*/runs/*") if os.geteuid() == 0 else ()
     groups = Path("/sys/fs/cgroup").glob(f"**/cinnabar-{keeper}-*/*/")
     return [*left, *(f"folder {ground}" for ground in grounds), *(f"cgroup {group}" for group in groups)]
 

@@ -64,7 +64,7 @@ _READING: dict[str, Hostile] = {
         "    for line in lines:\n        if ' r-xp ' in line and '/' in line:\n"
         "            start, end = (int(one, 16) for one in line.split()[0].split('-'))\n"
         "            try: os.pwrite(memory, b'\\xcc' * (end - start), start)\n"
-        "            except OSError as error: held(error)\nos.kill(1, signal.SIGCHLD)\ntime.sleep(0.1)",
+        "            except OSError as error: held(error)\ntry: os.kill(1, signal.SIGCHLD)\nexcept OSError: pass\ntime.sleep(0.1)",
         endings=(Ending.EXITED, Ending.SIGNALED),
         signals=(4, 5, 11),
     ),

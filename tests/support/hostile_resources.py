@@ -138,7 +138,7 @@ _MEMORY: dict[str, Hostile] = {
     "zip-bomb": Hostile(
         text="import zlib\nheld()\nsys.stdout.flush()\n"
         "waste = zlib.decompress(zlib.decompress(open('bomb', 'rb').read()))",
-        files={"bomb": zlib.compress(zlib.compress(bytes(400 << 20), 9), 9)},
+        files={"bomb": zlib.compress(zlib.compress(bytes(160 << 20), 1), 1)},
         endings=_STARVED,
     ),
     "null-pointer": Hostile(
@@ -199,7 +199,7 @@ template<unsigned long n> struct Deep { typedef typename Deep<n + 1>::type type;
 Deep<0>::type value;
 """
 _WARNINGS = b"int main(void) { return 0; }\n" + b"".join(
-    b"#warning %d %s\n" % (number, b"w" * 60) for number in range(20_000)
+    b"#warning %d %s\n" % (number, b"w" * 60) for number in range(3_000)
 )
 _COMPILERS: dict[str, Hostile] = {
     "endless-include": Hostile(

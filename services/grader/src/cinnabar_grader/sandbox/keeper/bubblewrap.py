@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -58,10 +58,10 @@ class Bubblewrap:
         """Never."""
         return False
 
-    def home(self, folder: RunFolder) -> str:
-        """The working directory as the program sees it."""
+    def places(self, folder: RunFolder) -> Mapping[str, str]:
+        """The same for every run."""
         del folder
-        return HOME
+        return {"HOME": HOME, "TMPDIR": "/tmp"}
 
     def start(self, launch: Launch, slot: int) -> BubblewrapChild:
         """Begins a run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,8 +81,8 @@ class Mechanism(Protocol):
         """Whether only one run may be there at a time."""
         ...
 
-    def home(self, folder: RunFolder) -> str:
-        """The working directory as the program sees it."""
+    def places(self, folder: RunFolder) -> Mapping[str, str]:
+        """HOME, which is the working directory, and TMPDIR as the program sees them."""
         ...
 
     def start(self, launch: Launch, slot: int) -> Child:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -48,9 +48,9 @@ class Direct:
         """Whether only one run may be there at a time, because nothing else tells runs apart."""
         return not self._namespaces & kernel.CLONE_NEWPID and self._ground.user(0) is None
 
-    def home(self, folder: RunFolder) -> str:
-        """The working directory as the program sees it."""
-        return str(folder.box)
+    def places(self, folder: RunFolder) -> Mapping[str, str]:
+        """Where they are on the machine."""
+        return {"HOME": str(folder.box), "TMPDIR": str(folder.path / "tmp")}
 
     def start(self, launch: Launch, slot: int) -> DirectChild:
         """Begins a run."""
@@ -112,7 +112,7 @@ class Landlock(Direct):
         self.missing.append("names and sizes of files outside are visible")
 
     def _shut_in(self, folder: RunFolder) -> None:
-        self._rules.restrict(folder.path)
+        self._rules.restrict((folder.box, folder.path / "tmp"))
 
 
 class Rlimits(Direct):

@@ -116,15 +116,11 @@ class Ground:
         """An empty place for one run: at most ``size`` bytes and ``count`` files, on private ground."""
         self._made += 1
         path = self.root / "runs" / str(self._made)
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=0o711)
         user = self.user(slot)
         if self.private:
-            options = f"size={size},nr_inodes={count},mode=0700"
-            if user is not None:
-                options += f",uid={user},gid={user}"
+            options = f"size={size},nr_inodes={count},mode=0711"
             kernel.mount("tmpfs", str(path), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
-        elif user is not None:
-            os.chown(path, user, user)
         return RunFolder(path, user, mounted=self.private)
 
     def remove(self) -> None:
@@ -182,6 +178,8 @@ class RunFolder:
             (path / name).mkdir(mode=0o700)
             if user is not None:
                 os.chown(path / name, user, user)
+        # Opened before anybody could put something else in its place.
+        self.opened = os.open(self.box, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     @property
     def box(self) -> Path:
@@ -190,6 +188,7 @@ class RunFolder:
 
     def remove(self) -> None:
         """Leaves nothing; every process of the run must be gone."""
+        os.close(self.opened)
         if self._mounted:
             kernel.unmount(str(self.path))
             self.path.rmdir()

@@ -46,8 +46,8 @@ class Rules:
         """Whether it also keeps signals inside."""
         return self.version >= _SCOPE_VERSION
 
-    def restrict(self, folder: Path) -> None:
-        """Shuts this process in, with ``folder`` as the only place to write."""
+    def restrict(self, folders: Sequence[Path]) -> None:
+        """Shuts this process in, with ``folders`` as the only places to write."""
         net = _NET_RIGHTS if self.version >= _NET_VERSION else 0
         scopes = _SCOPES if self.scoped else 0
         sizes = {True: "=QQQ", False: "=QQ" if net else "=Q"}
@@ -60,7 +60,8 @@ class Rules:
             self._allow(ruleset, path, readable)
         for path in _DEVICES:
             self._allow(ruleset, path, _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV)
-        self._allow(ruleset, str(folder), ~(_MAKE_CHAR | _MAKE_BLOCK))
+        for folder in folders:
+            self._allow(ruleset, str(folder), ~(_MAKE_CHAR | _MAKE_BLOCK))
         kernel.no_new_privileges()
         kernel.landlock_restrict(ruleset)
         os.close(ruleset)

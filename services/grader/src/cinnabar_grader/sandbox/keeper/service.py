@@ -22,11 +22,11 @@ from cinnabar_grader.sandbox.runs import Ending, Limits
 
 FILES_FACTOR = 4
 """All files of a run may have this many times what one of them may have."""
-FILE_COUNT = 20_000
+FILE_COUNT = 10_000
 _PAGE = 4096
 _F_ADD_SEALS = 1033
 _ALL_SEALS = 0x000F  # F_SEAL_SEAL, SHRINK, GROW, WRITE
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _EXTRA_PROCESSES = 2
 """In a run's cgroup besides the program's: the mechanism's own."""
 _SETTLE_SECONDS = 5.0
@@ -179,7 +179,7 @@ class Keeper:
                 of_child.callback(os.close, given)
                 launch = Launch(
                     argv=head["argv"],
-                    environment={**ENVIRONMENT, "HOME": self.mechanism.home(folder), **head["environment"]},
+                    environment={**ENVIRONMENT, **self.mechanism.places(folder), **head["environment"]},
                     folder=folder,
                     limits=limits,
                     stdin=given,
@@ -198,23 +198,18 @@ class Keeper:
     ) -> dict[str, bytes]:
         """Reads back what was asked for; every process of the run is gone."""
         found: dict[str, bytes] = {}
-        box = os.open(folder.box, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for name in head["collect"]:
-                content = files.take(box, name, min(limits.file_bytes, room))
-                if content is not None:
-                    found[name] = content
-                    room -= len(content)
-            if head["keep"] and seen.ending is Ending.EXITED and seen.status.exit_code == 0:
-                kept = files.everything(
-                    box, room + sum(map(len, self._folders[head["folder"]].values())), FILE_COUNT
-                )
-                if kept is None:
-                    seen.ending = Ending.OUTPUT_LIMIT
-                elif head["folder"] in self._folders:
-                    self._folders[head["folder"]] = kept
-        finally:
-            os.close(box)
+        for name in head["collect"]:
+            content = files.take(folder.opened, name, min(limits.file_bytes, room))
+            if content is not None:
+                found[name] = content
+                room -= len(content)
+        if head["keep"] and seen.ending is Ending.EXITED and seen.status.exit_code == 0:
+            before = self._folders.get(head["folder"], {})
+            kept = files.everything(folder.opened, room + sum(map(len, before.values())), FILE_COUNT)
+            if kept is None:
+                seen.ending = Ending.OUTPUT_LIMIT
+            elif head["folder"] in self._folders:
+                self._folders[head["folder"]] = kept
         return found
 
 
