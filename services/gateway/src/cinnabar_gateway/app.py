@@ -56,6 +56,7 @@ from cinnabar_gateway.operations import Operations
 from cinnabar_gateway.operations_service import OperationsService
 from cinnabar_gateway.overrides import Overrides
 from cinnabar_gateway.ports import AssignmentStore, ChangeSource, HealthProbe, Queue, SubmissionStore
+from cinnabar_gateway.progress import Progress
 from cinnabar_gateway.queue_states import QueueStates
 from cinnabar_gateway.regrade_ports import RegradeStore
 from cinnabar_gateway.regrade_service import RegradeService
@@ -208,9 +209,11 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             max_pending_bytes=config.max_pending_bytes,
         )
         await exits.enter_async_context(submissions.running())
+        progress = Progress(outside.queue, wait_seconds=config.progress_wait_seconds)
         hub = WatchHub(
             outside.submissions,
             outside.changes,
+            progress,
             outside.clock,
             reread_seconds=config.watch_reread_seconds,
             max_watches=config.max_watches,
@@ -244,7 +247,7 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
             )
             add_SubmissionServiceServicer_to_server(
                 SubmissionService(
-                    *(intake, submissions, assignments, hub, uploads, reviews, regrades),
+                    *(intake, submissions, assignments, hub, uploads, reviews, regrades, progress),
                     stream_window=config.stream_window,
                 ),
                 server,

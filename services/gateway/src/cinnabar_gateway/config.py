@@ -25,6 +25,7 @@ _POSITIVE = (
     "queue_forget_seconds",
     "estimate_fresh_seconds",
     "max_estimated_tenants",
+    "progress_wait_seconds",
     "regrade_lanes",
     "regrade_step_tasks",
     "regrade_poll_seconds",
@@ -78,6 +79,8 @@ class GatewayConfig:
     """Of asking a scheduler for admission; what takes longer goes on without."""
     admission_wait_seconds: float = 2.0
     """How long a call waits for an equal one that is in progress."""
+    progress_wait_seconds: float = 0.5
+    """How long a reader waits for the progress of what is being graded."""
     regrade_lanes: int = 2
     """Regrades that this gateway works on at once."""
     regrade_step_tasks: int = 1000

@@ -32,6 +32,7 @@ from cinnabar_gateway.visibility import strip_answers, strip_grade
 _STATES = {state: Submission.State.Value(state.name) for state in records.SubmissionState}
 _ITEM_STATES = {state: ItemResult.State.Value(state.name) for state in records.ItemState}
 _QUEUE_STATES = {state: operations_pb.Queue.State.Value(state.name) for state in records.QueueState}
+_OPEN = (records.ItemState.QUEUED, records.ItemState.REGRADING)
 _QUEUED = Submission.State.QUEUED
 _COURSE_RULE = "must be courses/{course}"
 _ASSIGNMENT_RULE = "must be courses/{course}/assignments/{assignment}"
@@ -117,6 +118,11 @@ def submission(stored: records.Submission, role: Role) -> Submission:
             grade=grade(item.grade.grade, role) if item.grade else None,
             generation=item.generation,
             overridden=item.grade is not None and item.grade.overridden,
+            progress=(
+                grade(stored.progress[answer.item], role).tests
+                if answer.item in stored.progress and item.state in _OPEN
+                else ()
+            ),
         )
     return message
 

@@ -26,6 +26,7 @@ from cinnabar_gateway.records import (
     QueuedTask,
     QueueState,
     Redriven,
+    RunningTask,
     Submission,
     SubmissionKey,
     SubmissionPage,
@@ -149,6 +150,10 @@ class Queue(Protocol):
 
     async def cancel(self, tasks: Sequence[CancelledTask]) -> None:
         """Takes tasks out of their queues; unknown ones are ignored."""
+        ...
+
+    async def progress(self, tasks: Sequence[RunningTask]) -> list[bytes]:
+        """How far each of up to 1,000 tasks is: a serialized Grade that has tests only; b"" for unknown."""
         ...
 
     async def counts(self) -> list[QueueCounts]:

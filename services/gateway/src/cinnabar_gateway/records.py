@@ -7,8 +7,8 @@ inside, and every byte is encoded once.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cinnabar_common.errors import SuiteError
 from cinnabar_common.names import AssignmentName, SubmissionName, UploadName
@@ -206,6 +206,8 @@ class Submission:
     grade_by_us: int | None = None
     etag: str = ""
     """Changes whenever the grading does; "" when it was only just created."""
+    progress: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Of open items by id, how far they are: a serialized Grade that has tests and nothing else."""
 
     @property
     def name(self) -> SubmissionName:
@@ -243,6 +245,15 @@ class QueuedTask:
     not_before_us: int | None = None
     grade_by_us: int | None = None
     upgrade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that may be under lease."""
+
+    task: str
+    queue: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from cinnabar_gateway.calls import Context, metadata_value, min_positions, send_
 from cinnabar_gateway.consistency import TOKEN_KEY, Positions, current, merged
 from cinnabar_gateway.identity import Identity, Role
 from cinnabar_gateway.intake import IDEMPOTENCY_KEY, Intake, request_id_of
+from cinnabar_gateway.progress import Progress
 from cinnabar_gateway.records import SubmissionKey
 from cinnabar_gateway.regrades import Regrades
 from cinnabar_gateway.required import missing
@@ -46,6 +47,7 @@ class SubmissionService(SubmissionServiceServicer):
         uploads: Uploads,
         reviews: ReviewCalls,
         regrades: Regrades,
+        progress: Progress,
         *,
         stream_window: int = 8,
     ) -> None:
@@ -57,6 +59,7 @@ class SubmissionService(SubmissionServiceServicer):
         self._uploads = uploads
         self._reviews = reviews
         self._regrades = regrades
+        self._progress = progress
         self._stream_window = stream_window
 
     async def CreateSubmission(self, request: pb.CreateSubmissionRequest, context: Context) -> pb.Submission:
@@ -136,7 +139,8 @@ class SubmissionService(SubmissionServiceServicer):
         caller = identity.current()
         name = convert.submission_name(request.name, "name")
         stored = await self._submissions.get(caller, name, min_positions(context))
-        return convert.submission(stored, caller.role)
+        (shown,) = await self._progress.filled((stored,))
+        return convert.submission(shown, caller.role)
 
     async def ListSubmissions(
         self, request: pb.ListSubmissionsRequest, context: Context

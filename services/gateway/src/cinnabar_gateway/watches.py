@@ -18,6 +18,7 @@ from cinnabar_common.clock import Clock
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
 from cinnabar_gateway.consistency import Positions, covers, merged
 from cinnabar_gateway.ports import ChangeSource, Following, SubmissionStore
+from cinnabar_gateway.progress import Progress
 from cinnabar_gateway.records import Submission, SubmissionKey
 from cinnabar_gateway.submissions import is_final
 
@@ -62,6 +63,7 @@ class WatchHub:
         self,
         store: SubmissionStore,
         sources: Sequence[ChangeSource],
+        progress: Progress,
         clock: Clock,
         *,
         reread_seconds: float = 2.0,
@@ -72,6 +74,7 @@ class WatchHub:
         """``reread_seconds`` bounds how late a lost announcement is noticed."""
         self._store = store
         self._sources = sources
+        self._progress = progress
         self._clock = clock
         self._reread = reread_seconds
         self._max_watches = max_watches
@@ -202,7 +205,8 @@ class WatchHub:
             topic.reading = True
         asked = [topic.positions for topic in batch]
         try:
-            found = await self._store.get_submissions([topic.key for topic in batch], merged(*asked))
+            read = await self._store.get_submissions([topic.key for topic in batch], merged(*asked))
+            found = await self._progress.filled(read)
         except SuiteError as error:
             log.warning("watched submissions not read", extra={"count": len(batch), "error": error.message})
             for topic in batch:

@@ -11,7 +11,7 @@ from cinnabar_common.names import ID_RULE, is_id, split_task_id
 from cinnabar_scheduler.tasks import QueueName
 
 MAX_TESTS = 1_000
-MAX_PROGRESS_BYTES = 64 * 1024
+MAX_PROGRESS_BYTES = 32 * 1024
 MAX_PROGRESS_TASKS = 1_000
 # Of one answer about progress; what does not fit is left out of it.
 PROGRESS_ANSWER_BYTES = 16 * 1024 * 1024

@@ -33,6 +33,7 @@ from cinnabar_gateway.records import (
     QueueState,
     RedriveFate,
     Redriven,
+    RunningTask,
     Submission,
     SubmissionKey,
     SubmissionPage,
@@ -311,7 +312,8 @@ def _queued(stored: Submission, task: Task, now_us: int) -> QueuedTask:
 class MemoryQueue:
     """Implements the port Queue; nothing is ever leased.
 
-    ``waits`` are the estimates that everybody gets; ``states`` are those of the queues that were used.
+    ``waits`` are the estimates that everybody gets; ``states`` are those of the queues that were used;
+    ``told`` is how far tasks are, by (task, generation).
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -319,6 +321,7 @@ class MemoryQueue:
         self.tasks: dict[tuple[str, int], QueuedTask] = {}
         self.states: dict[str, QueueState] = {}
         self.waits: dict[str, WaitEstimate] = {}
+        self.told: dict[tuple[str, int], bytes] = {}
 
     async def enqueue(self, tasks: Sequence[QueuedTask]) -> None:
         """See Queue."""
@@ -330,6 +333,15 @@ class MemoryQueue:
         """See Queue."""
         gone = {task.task for task in tasks}
         self.tasks = {key: task for key, task in self.tasks.items() if task.task not in gone}
+
+    async def progress(self, tasks: Sequence[RunningTask]) -> list[bytes]:
+        """See Queue."""
+        return [
+            self.told.get((one.task, one.generation), b"")
+            if (one.task, one.generation) in self.tasks
+            else b""
+            for one in tasks
+        ]
 
     async def counts(self) -> list[QueueCounts]:
         """See Queue."""

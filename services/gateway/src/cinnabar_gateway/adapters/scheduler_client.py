@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import grpc
 
+from cinnabar.grader.v1.grade_pb2 import Grade
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1.queue_service_pb2_grpc import QueueServiceStub
 from cinnabar.type.v1.error_reason_pb2 import ErrorReason
@@ -24,6 +25,7 @@ from cinnabar_gateway.records import (
     QueueCounts,
     QueuedTask,
     QueueState,
+    RunningTask,
     WaitEstimate,
 )
 
@@ -75,6 +77,20 @@ class SchedulerClient:
             tasks=[pb.CancelRequest.Task(task=task.task, queue=task.queue) for task in tasks]
         )
         await self._call(self._any.Cancel, request)
+
+    async def progress(self, tasks: Sequence[RunningTask]) -> list[bytes]:
+        """See Queue."""
+        request = pb.GetProgressRequest(
+            tasks=[
+                pb.GetProgressRequest.Task(task=one.task, queue=one.queue, generation=one.generation)
+                for one in tasks
+            ]
+        )
+        answer = await self._call(self._any.GetProgress, request)
+        return [
+            Grade(tests=one.tests).SerializeToString(deterministic=True) if one.tests else b""
+            for one in answer.progress
+        ]
 
     async def counts(self) -> list[QueueCounts]:
         """See Queue. Tasks are counted in Redis, the same for all; workers by each scheduler."""
