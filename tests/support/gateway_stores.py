@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 from typing import Protocol
 
+import grpc
+
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_gateway.adapters.memory import MemoryStorage
 from cinnabar_gateway.adapters.review_client import ReviewClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
+from cinnabar_gateway.adapters.waiting_review_client import WaitingReviewClient
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.ports import AssignmentStore, SubmissionStore
 from cinnabar_gateway.records import SubmissionKey
 from cinnabar_gateway.review_ports import ReviewStore
+from cinnabar_gateway.waiting_review_ports import WaitingReviewStore
 from tests.support.storage_service import Storage
 
 _fences = itertools.count(1)
@@ -35,8 +39,21 @@ class Backend(Protocol):
         """The same, of reviews."""
         ...
 
-    async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
-        """Commits a grade of an open task."""
+    @property
+    def waiting_reviews(self) -> WaitingReviewStore:
+        """The same, of grades that wait for a person."""
+        ...
+
+    async def grade(
+        self,
+        key: SubmissionKey,
+        item: str,
+        *,
+        score: float,
+        grade: bytes,
+        doubts: tuple[str, ...] | None = None,
+    ) -> Positions:
+        """Commits a grade of an open task; one with ``doubts`` waits, of 4 points."""
         ...
 
     async def dead_letter(self, key: SubmissionKey, item: str, *, reason: str) -> Positions:
@@ -50,10 +67,19 @@ class MemoryBackend:
     def __init__(self) -> None:
         self.store = MemoryStorage()
         self.reviews = self.store.reviews
+        self.waiting_reviews = self.store.waiting_reviews
 
-    async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
+    async def grade(
+        self,
+        key: SubmissionKey,
+        item: str,
+        *,
+        score: float,
+        grade: bytes,
+        doubts: tuple[str, ...] | None = None,
+    ) -> Positions:
         """See Backend."""
-        return self.store.grade(key, item, score=score, grade=grade)
+        return self.store.grade(key, item, score=score, grade=grade, doubts=doubts, max_score=4.0)
 
     async def dead_letter(self, key: SubmissionKey, item: str, *, reason: str) -> Positions:
         """See Backend."""
@@ -63,15 +89,32 @@ class MemoryBackend:
 class StorageBackend:
     """The storage service, through the gateway's own client."""
 
-    def __init__(self, storage: Storage, client: StorageClient, reviews: ReviewClient) -> None:
-        self.store = client
-        self.reviews = reviews
+    def __init__(self, storage: Storage, connection: grpc.aio.Channel) -> None:
+        self.store = StorageClient(connection)
+        self.reviews = ReviewClient(connection)
+        self.waiting_reviews = WaitingReviewClient(connection)
         self._storage = storage
 
-    async def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
+    async def grade(
+        self,
+        key: SubmissionKey,
+        item: str,
+        *,
+        score: float,
+        grade: bytes,
+        doubts: tuple[str, ...] | None = None,
+    ) -> Positions:
         """See Backend."""
         outcome = _fenced(key, item)
-        outcome.grade.CopyFrom(pb.FencedOutcome.Grade(score=score, grade=grade))
+        outcome.grade.CopyFrom(
+            pb.FencedOutcome.Grade(
+                score=score,
+                grade=grade,
+                needs_review=doubts is not None,
+                flags=doubts,
+                max_score=0.0 if doubts is None else 4.0,
+            )
+        )
         return await self._commit(outcome)
 
     async def dead_letter(self, key: SubmissionKey, item: str, *, reason: str) -> Positions:

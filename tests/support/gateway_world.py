@@ -16,6 +16,7 @@ from cinnabar.gateway.v1.assignment_service_pb2_grpc import AssignmentServiceStu
 from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceStub
 from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceStub
 from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceStub
+from cinnabar.gateway.v1.review_service_pb2_grpc import ReviewServiceStub
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceStub
 from cinnabar.grader.v1.grade_pb2 import Answer, Grade
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # the generated module has them for type checkers only
     from cinnabar.gateway.v1.grading_service_pb2_grpc import GradingServiceAsyncStub
     from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
     from cinnabar.gateway.v1.regrade_service_pb2_grpc import RegradeServiceAsyncStub
+    from cinnabar.gateway.v1.review_service_pb2_grpc import ReviewServiceAsyncStub
     from cinnabar.gateway.v1.submission_service_pb2_grpc import SubmissionServiceAsyncStub
 
 TENANT = "uni"
@@ -146,6 +148,7 @@ class World:
     assignments: AssignmentServiceAsyncStub
     submissions: SubmissionServiceAsyncStub
     regrades: RegradeServiceAsyncStub
+    reviews: ReviewServiceAsyncStub
     grading: GradingServiceAsyncStub
     operations: OperationsServiceAsyncStub
 
@@ -164,10 +167,27 @@ class World:
         """Creates a submission to it."""
         return await self.submissions.CreateSubmission(create_request(author=author), metadata=metadata)
 
-    def grade(self, submission: Submission, item: str, score: float = 1.0) -> Positions:
-        """Commits a grade, as a grader's outcome would, and announces it."""
-        grade = Grade(score=score, max_score=4, feedback="well")
-        positions = self.storage.grade(key_of(submission), item, score=score, grade=grade.SerializeToString())
+    def grade(
+        self,
+        submission: Submission,
+        item: str,
+        score: float = 1.0,
+        *,
+        doubts: tuple[str, ...] | None = None,
+        tenant: str = TENANT,
+    ) -> Positions:
+        """Commits a grade, as a grader's outcome would, and announces it; one with ``doubts`` waits."""
+        grade = Grade(
+            score=score, max_score=4, feedback="well", needs_review=doubts is not None, flags=doubts
+        )
+        positions = self.storage.grade(
+            key_of(submission, tenant=tenant),
+            item,
+            score=score,
+            grade=grade.SerializeToString(),
+            doubts=doubts,
+            max_score=4.0,
+        )
         self.changes.announce([key_of(submission).submission_id], positions)
         return positions
 
@@ -224,6 +244,7 @@ async def world(
         uploads=storage.uploads,
         data=MemoryData(storage),
         reviews=storage.reviews,
+        waiting_reviews=storage.waiting_reviews,
         regrades=RegradeClient(nowhere, timeout_seconds=0.5),
         shards=ShardClient(nowhere, timeout_seconds=0.5),
         models=models or ModelClient(nowhere, timeout_seconds=0.5),
@@ -245,6 +266,7 @@ async def world(
             changes=source,
             channel=connection,
             regrades=RegradeServiceStub(connection),
+            reviews=ReviewServiceStub(connection),
             assignments=AssignmentServiceStub(connection),
             submissions=SubmissionServiceStub(connection),
             grading=GradingServiceStub(connection),

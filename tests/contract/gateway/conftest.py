@@ -6,8 +6,6 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.channels import channel
-from cinnabar_gateway.adapters.review_client import ReviewClient
-from cinnabar_gateway.adapters.storage_client import StorageClient
 from tests.support.gateway_stores import Backend, MemoryBackend, StorageBackend
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import storage_on, storage_shards
@@ -22,4 +20,4 @@ async def backend(request: pytest.FixtureRequest, storage_shards: list[ShardUrls
         yield MemoryBackend()
         return
     async with storage_on(storage_shards) as service, channel(service.address) as connection:
-        yield StorageBackend(service, StorageClient(connection), ReviewClient(connection))
+        yield StorageBackend(service, connection)

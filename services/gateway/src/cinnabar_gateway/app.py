@@ -13,12 +13,14 @@ from cinnabar.gateway.v1 import (
     grading_service_pb2,
     operations_service_pb2,
     regrade_service_pb2,
+    review_service_pb2,
     submission_service_pb2,
 )
 from cinnabar.gateway.v1.assignment_service_pb2_grpc import add_AssignmentServiceServicer_to_server
 from cinnabar.gateway.v1.grading_service_pb2_grpc import add_GradingServiceServicer_to_server
 from cinnabar.gateway.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
 from cinnabar.gateway.v1.regrade_service_pb2_grpc import add_RegradeServiceServicer_to_server
+from cinnabar.gateway.v1.review_service_pb2_grpc import add_ReviewServiceServicer_to_server
 from cinnabar.gateway.v1.submission_service_pb2_grpc import add_SubmissionServiceServicer_to_server
 from cinnabar_common.channels import channel
 from cinnabar_common.clock import Clock, SystemClock
@@ -34,6 +36,7 @@ from cinnabar_gateway.adapters.scheduler_client import SchedulerChanges, Schedul
 from cinnabar_gateway.adapters.shard_client import ShardClient
 from cinnabar_gateway.adapters.storage_client import StorageClient
 from cinnabar_gateway.adapters.upload_client import UploadClient
+from cinnabar_gateway.adapters.waiting_review_client import WaitingReviewClient
 from cinnabar_gateway.admission import Admission, Admissions
 from cinnabar_gateway.answer_rules import AnswerRules
 from cinnabar_gateway.assignment_service import AssignmentService
@@ -69,6 +72,9 @@ from cinnabar_gateway.submission_service import SubmissionService
 from cinnabar_gateway.submissions import Submissions
 from cinnabar_gateway.upload_ports import UploadStore
 from cinnabar_gateway.uploads import Uploads
+from cinnabar_gateway.waiting_review_ports import WaitingReviewStore
+from cinnabar_gateway.waiting_review_service import ReviewService
+from cinnabar_gateway.waiting_reviews import WaitingReviews
 from cinnabar_gateway.watches import WatchHub
 
 _SERVICES = (
@@ -77,6 +83,7 @@ _SERVICES = (
     grading_service_pb2.DESCRIPTOR.services_by_name["GradingService"],
     operations_service_pb2.DESCRIPTOR.services_by_name["OperationsService"],
     regrade_service_pb2.DESCRIPTOR.services_by_name["RegradeService"],
+    review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
 )
 
 
@@ -89,6 +96,7 @@ class Outside:
     uploads: UploadStore
     data: DataStore
     reviews: ReviewStore
+    waiting_reviews: WaitingReviewStore
     regrades: RegradeStore
     shards: ShardStore
     models: ModelStates
@@ -125,6 +133,7 @@ def outside_of(
         uploads=UploadClient(storage, timeout_seconds=config.call_timeout_seconds),
         data=DataClient(storage, timeout_seconds=config.call_timeout_seconds),
         reviews=ReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
+        waiting_reviews=WaitingReviewClient(storage, timeout_seconds=config.call_timeout_seconds),
         regrades=RegradeClient(storage, timeout_seconds=config.call_timeout_seconds),
         shards=ShardClient(storage, timeout_seconds=config.call_timeout_seconds),
         models=ModelClient(scheduler, timeout_seconds=config.call_timeout_seconds),
@@ -260,6 +269,9 @@ async def running_with(config: GatewayConfig, outside: Outside) -> AsyncGenerato
                 server,
             )
             add_RegradeServiceServicer_to_server(RegradeService(regrades), server)
+            add_ReviewServiceServicer_to_server(
+                ReviewService(WaitingReviews(outside.waiting_reviews, assignments)), server
+            )
 
         board = HealthBoard(
             {probe.name: probe.check for probe in outside.probes},

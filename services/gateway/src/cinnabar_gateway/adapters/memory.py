@@ -14,6 +14,7 @@ from cinnabar_common.names import AssignmentName, task_id
 from cinnabar_gateway.adapters.memory_etags import with_etag
 from cinnabar_gateway.adapters.memory_reviews import MemoryReviews
 from cinnabar_gateway.adapters.memory_uploads import MemoryUploads
+from cinnabar_gateway.adapters.memory_waiting_reviews import MemoryWaitingReviews
 from cinnabar_gateway.consistency import Position, Positions
 from cinnabar_gateway.records import (
     Assignment,
@@ -54,8 +55,16 @@ class MemoryStorage:
         self._submissions: dict[SubmissionKey, Submission] = {}
         self._requests: dict[tuple[str, str, str], tuple[str, bytes]] = {}
         self._writes = 0
-        self.reviews = MemoryReviews(self._submissions, written=self._written, now_us=self._now_us)
+        self.reviews = MemoryReviews(
+            self._submissions, written=self._written, now_us=self._now_us, overridden=self._overridden
+        )
+        self.waiting_reviews = MemoryWaitingReviews(
+            self._submissions, written=self._written, told=self.reviews.audited
+        )
         self.uploads = MemoryUploads(self._clock)
+
+    def _overridden(self, key: SubmissionKey, item: str) -> None:
+        self.waiting_reviews.ended(key, item)
 
     @property
     def submissions(self) -> dict[SubmissionKey, Submission]:
@@ -239,8 +248,20 @@ class MemoryStorage:
         del self._submissions[SubmissionKey(stored.tenant, stored.submission_id)]
         self._requests = {key: one for key, one in self._requests.items() if one[0] != stored.submission_id}
 
-    def grade(self, key: SubmissionKey, item: str, *, score: float, grade: bytes) -> Positions:
-        """What a grader's outcome does: closes the open task of the item. KeyError when there is none."""
+    def grade(
+        self,
+        key: SubmissionKey,
+        item: str,
+        *,
+        score: float,
+        grade: bytes,
+        doubts: tuple[str, ...] | None = None,
+        max_score: float = 0.0,
+    ) -> Positions:
+        """What a grader's outcome does: closes the open task of the item. KeyError when there is none.
+
+        ``doubts`` are the flags of a grade that a person should look at.
+        """
         stored = self._submissions[key]
         task = {one.item: one for one in stored.tasks if one.state is TaskState.OPEN}[item]
         committed = Grade(
@@ -251,6 +272,7 @@ class MemoryStorage:
             create_time_us=self._now_us(),
         )
         self.reviews.committed(key, committed)
+        self.waiting_reviews.graded(stored, committed, doubts, max_score)
         self._submissions[key] = replace(
             stored,
             tasks=tuple(one for one in stored.tasks if one is not task),

@@ -26,7 +26,8 @@ from cinnabar_gateway.review_records import (
 class MemoryReviews:
     """Implements the port ReviewStore over the submissions of somebody else.
 
-    ``written`` counts a write of theirs, ``now_us`` is their time.
+    ``written`` counts a write of theirs, ``now_us`` is their time; ``overridden`` is called with the
+    submission and item of what a person has graded.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class MemoryReviews:
         *,
         written: Callable[[], Position],
         now_us: Callable[[], int],
+        overridden: Callable[[SubmissionKey, str], None],
     ) -> None:
+        self._overridden = overridden
         self._submissions = submissions
         self._written = written
         self._now_us = now_us
@@ -52,10 +55,15 @@ class MemoryReviews:
         self._gradings[key, grade.item, grade.generation] = Grading(
             grade=grade, kind=kind, actor=actor, reason=reason, regrade_id="", current=False
         )
+        action = "override" if kind is GradingKind.OVERRIDDEN else "grade"
+        self.audited(key, grade, actor, action, detail)
+
+    def audited(self, key: SubmissionKey, grade: Grade, actor: str, action: str, detail: str) -> None:
+        """Something was done about a grade, just now."""
         event = AuditEvent(
-            cursor=AuditCursor(grade.create_time_us, len(self._events) + 1, 0),
+            cursor=AuditCursor(self._now_us(), len(self._events) + 1, 0),
             actor=actor,
-            action="override" if kind is GradingKind.OVERRIDDEN else "grade",
+            action=action,
             item=grade.item,
             generation=grade.generation,
             detail=detail,
@@ -91,6 +99,7 @@ class MemoryReviews:
             tasks=tuple(one for one in stored.tasks if one is not task),
             grades=(*(one for one in stored.grades if one.item != override.item), grade),
         )
+        self._overridden(override.key, override.item)
         old = "none" if current is None else repr(current.score)
         detail = f"score {old} -> {override.score!r}; {override.reason}"
         self._add(override.key, grade, GradingKind.OVERRIDDEN, override.actor, override.reason, detail)

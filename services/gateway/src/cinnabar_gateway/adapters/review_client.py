@@ -70,7 +70,7 @@ class ReviewClient:
         try:
             response = await self._call(self._writer.OverrideGrade, request)
         except SuiteError as error:
-            raise _meant(error, override.key.submission_id) from error
+            raise meant(error, override.key.submission_id) from error
         return Overridden(response.applied, (messages.position(response.position),))
 
     async def list_gradings(
@@ -165,7 +165,7 @@ def _event(message: pb.AuditEventRecord) -> AuditEvent:
     )
 
 
-def _meant(error: SuiteError, name: str) -> SuiteError:
+def meant(error: SuiteError, name: str) -> SuiteError:
     """The domain's word for what storage said about a submission."""
     match error.error_reason:
         case ErrorReason.RESOURCE_NOT_FOUND:
