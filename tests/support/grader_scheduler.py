@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,7 +57,8 @@ class MemoryScheduler(WorkServiceServicer):
 
     While ``pulses`` is off it says nothing that was not asked for, while ``welcomes`` is off it does not
     answer a hello. A breach of the protocol is kept in ``violations`` and ends the stream, as the real
-    one does.
+    one does. A failed task is leased again until it has been leased ``attempts`` times. Pulses carry
+    ``loads``.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class MemoryScheduler(WorkServiceServicer):
         heartbeat_seconds: float = 5.0,
         receipts: bool = True,
         max_leases: int = 1000,
+        attempts: int = 1,
     ) -> None:
         self.waiting: dict[str, deque[Homework]] = {}
         self.streams: list[Stream] = []
@@ -74,6 +76,9 @@ class MemoryScheduler(WorkServiceServicer):
         self.results: dict[str, list[pb.Outcome]] = {}
         self.reports: list[int] = []
         self.progress: list[pb.Progress] = []
+        self.loads: list[pb.Pulse.QueueLoad] = []
+        self.leased: Counter[str] = Counter()
+        self._attempts = attempts
         self.violations: list[str] = []
         self.receipts = receipts
         self.pulses = True
@@ -178,7 +183,7 @@ class MemoryScheduler(WorkServiceServicer):
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             if self.pulses:
-                stream.outbox.put_nowait(pb.WorkResponse(pulse=pb.Pulse()))
+                stream.outbox.put_nowait(pb.WorkResponse(pulse=pb.Pulse(loads=self.loads)))
 
     async def _read(self, stream: Stream, context: Context) -> None:
         try:
@@ -231,6 +236,9 @@ class MemoryScheduler(WorkServiceServicer):
             if task is not None:
                 self.results.setdefault(task.task, []).append(outcome)
                 if kind == "released":
+                    self.leased[task.task] -= 1
+                    returned.append(task)
+                elif kind == "failure" and self.leased[task.task] < self._attempts:
                     returned.append(task)
             receipts.receipts.add(
                 lease_token=outcome.lease_token,
@@ -240,6 +248,9 @@ class MemoryScheduler(WorkServiceServicer):
             stream.outbox.put_nowait(pb.WorkResponse(receipts=receipts))
         for task in reversed(returned):
             self.waiting.setdefault(task.queue, deque()).appendleft(task)
+        if any(outcome.HasField("failure") for outcome in report.outcomes):
+            for other in self.streams:
+                self._offer(other)
         return None
 
     def _offer(self, stream: Stream) -> None:
@@ -252,11 +263,12 @@ class MemoryScheduler(WorkServiceServicer):
                     task = waiting.popleft()
                     token = f"{next(self._tokens)}-token"
                     stream.held[token] = task
+                    self.leased[task.task] += 1
                     leases.tasks.add(
                         lease_token=token,
                         task=task.task,
                         generation=1,
-                        attempt=1,
+                        attempt=self.leased[task.task],
                         queue=queue,
                         item_key=task.item_key,
                         answer=task.answer,

@@ -11,8 +11,6 @@ from cinnabar_grader.config import GraderConfig
 def test_only_the_scheduler_must_be_named() -> None:
     config = load(GraderConfig, prefix="GRADER_", env={"GRADER_SCHEDULER_TARGET": "a:1, b:2,a:1"})
     assert config.addresses == ("a:1", "b:2")
-    assert [config.credits_of(queue) for queue in ("text", "free-text", "llm")] == [256, 32, 20]
-    assert config.credits_of("code-python") == 2 * config.runs >= 2
     assert {"choice", "free-text", "llm", "code-python"} <= set(config.queues)
 
 
@@ -21,15 +19,9 @@ def test_credits_of_some_queues() -> None:
         "GRADER_SCHEDULER_TARGET": "a:1",
         "GRADER_QUEUES": "text,free-text,custom-chess",
         "GRADER_CREDITS": "free-text=4,custom-chess=9",
-        "GRADER_MAX_WORKERS": "5",
     }
     config = load(GraderConfig, prefix="GRADER_", env=env)
-    assert [config.credits_of(queue) for queue in ("text", "free-text", "custom-chess", "llm")] == [
-        256,
-        4,
-        9,
-        5,
-    ]
+    assert config.configured_credits == {"free-text": 4, "custom-chess": 9}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +37,11 @@ def test_credits_of_some_queues() -> None:
         ("CREDITS", "text=0", "not queue=number"),
         ("CREDITS", "essay=5", "not queue=number"),
         ("QUEUES", "custom-", "'custom-' is not a queue"),
-        ("MAX_WORKERS", "0", "1 to 1000"),
+        ("MAX_WORKERS", "2", "in this order"),
+        ("SCALE_DOWN", "0.5", "half of GRADER_SCALE_UP"),
+        ("BATCH_SECONDS", "0", "GRADER_BATCH_SECONDS must be more than 0"),
+        ("PROCESS_MIB", "1", "64 or more"),
+        ("PROCESS_BATCHES", "0", "1 or more"),
         ("SEMANTIC_THREADS", "0", "1 or more"),
         ("SEMANTIC_THREADS", "many", "not a whole number"),
         ("DRAIN_SECONDS", "-1", "0 to 3600"),

@@ -63,7 +63,7 @@ async def running(config: GraderConfig, kinds: Sequence[Kind] = KINDS) -> AsyncG
         await workshop.open()
         settings = StreamSettings(
             version=version("cinnabar-grader"),
-            credits={queue: config.credits_of(queue) for queue in workshop.queues},
+            credits=workshop.credits,
             compiled=CompiledItems(),
             transfers=exits.enter_context(ThreadPoolExecutor(TRANSFERS, thread_name_prefix="files")),
         )
@@ -81,8 +81,7 @@ async def running(config: GraderConfig, kinds: Sequence[Kind] = KINDS) -> AsyncG
             serving(config.listen, register=lambda server: None, services=(), health=board) as port,
             asyncio.TaskGroup() as group,
         ):
-            workshop.serve(streams)
-            loader = group.create_task(workshop.open_late(streams), name="loader")
+            working = group.create_task(workshop.run(streams), name="workshop")
             pacer = group.create_task(_keep_pace(streams), name="pace")
             for stream in streams:
                 group.create_task(stream.run(), name=f"scheduler-{stream.address}")
@@ -90,10 +89,10 @@ async def running(config: GraderConfig, kinds: Sequence[Kind] = KINDS) -> AsyncG
             try:
                 yield port
             finally:
-                loader.cancel()
                 pacer.cancel()
                 await board.drain()
                 await asyncio.gather(*(stream.drain(config.drain_seconds) for stream in streams))
+                working.cancel()
 
 
 async def _keep_pace(streams: Sequence[SchedulerStream]) -> None:

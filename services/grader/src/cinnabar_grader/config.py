@@ -11,9 +11,6 @@ from urllib.parse import urlsplit
 from cinnabar_common import queues as names
 from cinnabar_common.names import ID_RULE, is_id
 
-DEFAULT_CREDITS = {"choice": 256, "numeric": 256, "text": 256, "free-text": 32}
-"""Tasks of a queue that one stream takes ahead: some 10 ms of rules, some 0.3 s of the model."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraderConfig:
@@ -26,11 +23,14 @@ class GraderConfig:
     queues: tuple[str, ...] = names.KNOWN
     """Which queues to work on; those that cannot be served here are left out."""
     credits: tuple[str, ...] = ()
-    """"queue=number" where the number of tasks taken ahead differs from the default."""
+    """"queue=number" where another number of tasks should be taken ahead than what the workers need."""
     semantic_threads: int = 1
     """Threads of one pass of the free-text model."""
+    min_workers: int = 3
+    """Fewest tasks under way at once, for each kind that mostly waits. Worker processes, which use a core
+    each, start with no more than half of the cores."""
     max_workers: int = 20
-    """Most tasks under way at once, for each kind that mostly waits."""
+    """Most of them. There are never more worker processes than cores, or than memory holds."""
     code_runs: int = 0
     """Runs of programs at once; the number of cores when 0."""
     code_task_seconds: float = 180.0
@@ -43,6 +43,22 @@ class GraderConfig:
     """A cgroup v2 folder that was delegated to this process; one is looked for when empty."""
     code_weak_sandbox: bool = False
     """Run programs also where there is no sandbox that holds programs that mean harm."""
+    scale_up: float = 0.8
+    """Load per worker above which there is one more."""
+    scale_down: float = 0.3
+    """Load per worker below which there is one less."""
+    scale_seconds: float = 30.0
+    """How often that is looked at."""
+    backlog_seconds: float = 5.0
+    """In how long there should be workers enough to work off what waits."""
+    batch_seconds: float = 60.0
+    """How long a worker process may take for a batch before it is killed."""
+    silence_seconds: float = 15.0
+    """How long the event loop of a worker process may stand still before it is killed."""
+    process_mib: int = 1536
+    """A worker process with more memory is replaced; in MiB."""
+    process_batches: int = 100_000
+    """A worker process that did so many batches is replaced."""
     drain_seconds: float = 10.0
     """How long running work may take to finish after SIGTERM; what does not is handed back."""
     worker: str = ""
@@ -84,14 +100,23 @@ class GraderConfig:
                 problems.append(f"GRADER_CREDITS: {entry!r} is not queue=number")
         if self.semantic_threads < 1:
             problems.append("GRADER_SEMANTIC_THREADS must be 1 or more")
-        if not 1 <= self.max_workers <= 1000:
-            problems.append("GRADER_MAX_WORKERS must be 1 to 1000")
         if not 0 <= self.code_runs <= 256:
             problems.append("GRADER_CODE_RUNS must be 0 to 256")
         if not 1 <= self.code_task_seconds <= 3600:
             problems.append("GRADER_CODE_TASK_SECONDS must be 1 to 3600")
         if not all(path.startswith("/") for path in self.code_trees):
             problems.append("GRADER_CODE_TREES must be absolute paths")
+        if not 1 <= self.min_workers <= self.max_workers <= 1000:
+            problems.append("GRADER_MIN_WORKERS and GRADER_MAX_WORKERS must be 1 to 1000, in this order")
+        if not 0 <= 2 * self.scale_down <= self.scale_up:
+            problems.append("GRADER_SCALE_DOWN must be 0 or more, and at most half of GRADER_SCALE_UP")
+        for name in ("scale_seconds", "backlog_seconds", "batch_seconds", "silence_seconds"):
+            if not 0 < getattr(self, name) <= 3600:
+                problems.append(f"GRADER_{name.upper()} must be more than 0 and at most 3600")
+        if self.process_mib < 64:
+            problems.append("GRADER_PROCESS_MIB must be 64 or more")
+        if self.process_batches < 1:
+            problems.append("GRADER_PROCESS_BATCHES must be 1 or more")
         if not 0 <= self.drain_seconds <= 3600:
             problems.append("GRADER_DRAIN_SECONDS must be 0 to 3600")
         if self.worker and not is_id(self.worker):
@@ -130,11 +155,6 @@ class GraderConfig:
     def configured_credits(self) -> dict[str, int]:
         """What ``credits`` says."""
         return {queue: int(number) for queue, _, number in (entry.partition("=") for entry in self.credits)}
-
-    def credits_of(self, queue: str) -> int:
-        """Credits to keep open on a queue."""
-        usual = 2 * self.runs if queue in names.CODE.values() else self.max_workers
-        return self.configured_credits.get(queue) or DEFAULT_CREDITS.get(queue, usual)
 
     @property
     def runs(self) -> int:

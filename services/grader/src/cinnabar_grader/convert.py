@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 
 from cinnabar.grader.v1.grade_pb2 import Answer
@@ -36,6 +37,7 @@ from cinnabar_grader.graders import (
     TestResult,
 )
 from cinnabar_grader.phrases import language_of
+from cinnabar_grader.pool import Backlog
 from cinnabar_grader.rules.choice import ChoiceRule
 from cinnabar_grader.rules.numeric import NumericRule
 from cinnabar_grader.rules.text import TextRule
@@ -218,6 +220,23 @@ _COMPILERS: Mapping[str, Callable[[Item], object]] = {
     "code": code_item,
     "custom": _custom,
 }
+
+
+def loads_of(pulse: pb.Pulse) -> dict[str, Backlog]:
+    """What waits, by queue."""
+    return {
+        load.queue: Backlog(
+            ready=load.ready,
+            work_seconds=_seconds(load.predicted_work) if load.HasField("predicted_work") else None,
+            oldest_age_seconds=_seconds(load.oldest_age),
+            graders=load.workers,
+        )
+        for load in pulse.loads
+    }
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
 
 
 def hello(worker: str, queues: Sequence[str], version: str) -> pb.WorkRequest:

@@ -67,6 +67,8 @@ class Opened:
     graders: Sequence[Grader] | Sequence[TaskGrader]
     checks: Mapping[str, Check] = field(default_factory=dict[str, Check])
     """Dependencies for health, by name: "sandbox", "ai_service", "model"."""
+    most: int | None = None
+    """Most tasks at once, in slots, where what they use bounds that: cores, for example."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

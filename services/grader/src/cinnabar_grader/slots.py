@@ -48,7 +48,7 @@ class Slots:
                 self._waiting.remove(place)
             raise
 
-    def release(self) -> None:
+    def release(self, place: None = None, /) -> None:
         """Gives a place back."""
         self._busy -= 1
         self._give_out()

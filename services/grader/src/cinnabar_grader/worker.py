@@ -125,6 +125,10 @@ class WorkerSession:
         """Of all leases that have no receipt yet."""
         return list(self._held)
 
+    def held_of(self, name: str) -> int:
+        """Leases of one queue that have no receipt yet."""
+        return self._queues[name].held if name in self._queues else 0
+
     @property
     def closed(self) -> bool:
         """Whether `Close` was said."""

@@ -24,6 +24,7 @@ from cinnabar_grader.adapters.files import StreamFiles
 from cinnabar_grader.convert import CompiledItems, StreamItems
 from cinnabar_grader.graders import LeaseToken
 from cinnabar_grader.pipeline import Desk, LaneOf, QueueLane
+from cinnabar_grader.pool import Backlog
 from cinnabar_grader.worker import WorkerSession
 
 if TYPE_CHECKING:
@@ -99,6 +100,15 @@ class SchedulerStream:
     def deaf(self) -> bool:
         """Whether nothing at all was heard for longer than a lease lives."""
         return time.monotonic() - self._heard_at > self._lease_seconds
+
+    @property
+    def loads(self) -> Mapping[str, Backlog]:
+        """What waits at the scheduler, by queue, as it said last; empty while there is no stream."""
+        return {} if self._current is None else self._current.loads
+
+    def held_of(self, queue: str) -> int:
+        """Tasks of a queue that are under lease here."""
+        return 0 if self._current is None else self._current.held_of(queue)
 
     def throttle(self, share: float) -> None:
         """Take only this share (0 to 1) of the wanted credits, now and on every later stream."""
@@ -228,6 +238,7 @@ class _Connection:
         files: StreamFiles | None,
     ) -> None:
         self.welcomed = False
+        self.loads: dict[str, Backlog] = {}
         self._heard = heard
         self._lease_seconds = LEASE_SECONDS
         self._silence = 0.0
@@ -247,6 +258,10 @@ class _Connection:
     def held(self) -> int:
         """Leases without a receipt."""
         return self._session.held
+
+    def held_of(self, queue: str) -> int:
+        """Those of a queue."""
+        return self._session.held_of(queue)
 
     def serve(self, queue: str, lane_of: LaneOf) -> None:
         """Opens a queue."""
@@ -353,7 +368,8 @@ class _Connection:
                 for lane in self._lanes.values():
                     lane.cancel(tokens)
             case "pulse":
-                pass
+                self.loads |= convert.loads_of(response.pulse)
+                return
             case "welcome" | None:
                 log.warning("message not understood")
         self._news.set()
