@@ -34,4 +34,8 @@ async def open_code(opening: Opening) -> Opened:
         CodeGrader(toolchain, sandbox, task_seconds=config.code_task_seconds)
         for toolchain in toolchains(sandbox.python).values()
     ]
-    return Opened([grader for grader in graders if grader.queue in config.queues], {"sandbox": sandbox.check})
+    return Opened(
+        [grader for grader in graders if grader.queue in config.queues],
+        {"sandbox": sandbox.check},
+        most=2 * config.runs,
+    )
