@@ -13,6 +13,7 @@ from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar.grader.v1.item_pb2 import Item, TextSpec
 from cinnabar_grader.app import running
 from cinnabar_grader.config import GraderConfig
+from cinnabar_grader.free_text import VERSION as SEMANTIC_VERSION
 from tests.support.grader_items import ITEMS, RULES, homework
 from tests.support.grader_scheduler import MemoryScheduler, scheduler_running
 
@@ -41,7 +42,8 @@ async def test_grades_every_kind_of_item() -> None:
         grade = scheduler.graded[f"s1/{queue}"].grade
         assert grade.score == grade.max_score == item.points, queue
         assert sum(part.score for part in grade.criteria) == grade.score
-        assert {part.provenance.version for part in grade.criteria} == {"1"}
+        version = SEMANTIC_VERSION if queue == "free-text" else "1"
+        assert {part.provenance.version for part in grade.criteria} == {version}
         assert grade.feedback
     assert scheduler.graded["s1/numeric"].grade.criteria[0].provenance.grader == "numeric"
     assert [part.criterion for part in scheduler.graded["s1/free-text"].grade.criteria] == [
