@@ -10,7 +10,7 @@ import pytest_asyncio
 from cinnabar_client import ApiError
 from cinnabar_client.client import Client
 from tests.support.client_cli import run
-from tests.support.gateway_world import TENANT, World, world
+from tests.support.gateway_world import PARENT, TENANT, World, world
 
 INSTRUCTOR = f"dev.{TENANT}.instructor.prof"
 OPERATOR = f"dev.{TENANT}.operator.root"
@@ -37,6 +37,41 @@ async def test_an_instructor_overrides_with_the_library(gateway: World) -> None:
         assert caught.value.reason == "ETAG_MISMATCH"
         assert [one.generation async for one in client.gradings(created.name)] == [1, 2]
         assert [one.action async for one in client.audit_events(created.name)] == ["grade", "override"]
+
+
+async def test_an_instructor_works_through_what_waits_with_the_library(gateway: World) -> None:
+    created = await gateway.submission()
+    for item in ("explain", "name"):
+        gateway.grade(created, item, 1, doubts=("ODD", item.upper()))
+    async with Client(f"127.0.0.1:{gateway.gateway.port}", token=INSTRUCTOR) as client:
+        assert [one.item async for one in client.reviews()] == ["explain", "name"]
+        assert [one.item async for one in client.reviews(PARENT, flag="NAME")] == ["name"]
+        done = await client.accept_review(created.name, "name", comment="fair")
+        assert (done.item, done.grade.score) == ("name", 1)
+        with pytest.raises(ApiError) as caught:
+            await client.accept_review(created.name, "name")
+        assert caught.value.reason == "RESOURCE_NOT_FOUND"
+        assert [one.item async for one in client.reviews()] == ["explain"]
+
+
+async def test_the_command_line_lists_and_accepts_what_waits(gateway: World) -> None:
+    created = await gateway.submission()
+    gateway.grade(created, "explain", 1.5, doubts=("OFF_TOPIC",))
+    address = f"127.0.0.1:{gateway.gateway.port}"
+    for target in ((), ("net",), ("net/a1",)):
+        [line] = (await run(address, "reviews", "list", *target, "--json", token=INSTRUCTOR)).lines
+        assert (line["submission"], line["item"], line["flags"]) == (created.name, "explain", ["OFF_TOPIC"])
+    shown = await run(address, "reviews", "list", token=INSTRUCTOR)
+    assert (shown.code, "1.5 of 4" in shown.out, "OFF_TOPIC" in shown.out) == (0, True, True)
+    none = await run(address, "reviews", "list", "--flag", "COPY", "--json", token=INSTRUCTOR)
+    assert (none.code, none.out) == (0, "")
+    wrong = await run(address, "reviews", "list", "a/b/c", "--json", token=INSTRUCTOR)
+    assert wrong.code == 2
+    accept = ("reviews", "accept", created.name, "explain", "--comment", "fair")
+    done = await run(address, *accept, token=INSTRUCTOR)
+    assert (done.code, "accepted" in done.out) == (0, True)
+    again = await run(address, *accept, "--json", token=INSTRUCTOR)
+    assert (again.code, again.problem["reason"]) == (1, "RESOURCE_NOT_FOUND")
 
 
 async def test_the_command_line_overrides_and_shows_what_happened(gateway: World) -> None:

@@ -13,6 +13,7 @@ from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import grading_service_pb2 as grading_pb
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
 from cinnabar.gateway.v1 import regrade_service_pb2 as regrades_pb
+from cinnabar.gateway.v1 import review_service_pb2 as reviews_pb
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from cinnabar_common.names import AssignmentName, SubmissionName, bucket_of, new_id
 from tests.support.gateway_suite import PARENT, Real, create_request
@@ -64,6 +65,10 @@ OF_SUBMISSIONS = [
     Call("SubmissionService/ListGradings", lambda name: pb.ListGradingsRequest(parent=name), "student"),
     Call("SubmissionService/ListAuditEvents", lambda name: pb.ListAuditEventsRequest(parent=name)),
     Call(
+        "ReviewService/AcceptReview",
+        lambda name: reviews_pb.AcceptReviewRequest(name=name, item="pick"),
+    ),
+    Call(
         "SubmissionService/OverrideGrade",
         lambda name: pb.OverrideGradeRequest(name=name, item="pick", score=1, reason="because"),
     ),
@@ -92,6 +97,7 @@ OF_ASSIGNMENTS = [
         lambda name: pb.BatchCreateSubmissionsRequest(parent=name, requests=[create_request("ann")]),
     ),
     Call("GradingService/SubmitGrading", _grading),
+    Call("ReviewService/ListReviews", lambda name: reviews_pb.ListReviewsRequest(parent=name)),
     Call("RegradeService/ListRegrades", lambda name: regrades_pb.ListRegradesRequest(parent=name)),
     Call(
         "RegradeService/CreateRegrade",

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from cinnabar.gateway.v1 import assignment_service_pb2 as assignments_pb
 from cinnabar.gateway.v1 import operations_service_pb2 as operations_pb
+from cinnabar.gateway.v1 import review_service_pb2 as reviews_pb
 from cinnabar.gateway.v1 import submission_service_pb2 as pb
 from tests.support.gateway_world import (
     COURSE,
@@ -46,7 +47,7 @@ async def submission(gateway: World) -> pb.Submission:
     await gateway.submission()
     created = await gateway.submission()
     for item in ("pick", "count"):
-        gateway.grade(created, item)
+        gateway.grade(created, item, doubts=())
     for item in ("name", "explain"):
         gateway.storage.dead_letter(key_of(created), item, reason="it broke", attempts=3)
     return created
@@ -74,6 +75,12 @@ LISTS: list[tuple[str, List, Metadata, list[dict[str, Any]]]] = [
         partial(_request, operations_pb.ListDeadLettersRequest, page_size=1),
         OPERATOR,
         [{"queue": "text"}, {"parent": COURSE}, {"parent": PARENT}, {"reason": "broke"}],
+    ),
+    (
+        "reviews.ListReviews",
+        partial(_request, reviews_pb.ListReviewsRequest, parent=PARENT, page_size=1),
+        INSTRUCTOR,
+        [{"parent": "courses/-/assignments/-"}, {"flag": "ODD"}],
     ),
 ]
 

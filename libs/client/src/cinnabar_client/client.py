@@ -34,6 +34,7 @@ from cinnabar_client.regrades import RegradeCalls
 from cinnabar_client.reviews import ReviewCalls
 from cinnabar_client.shards import ShardCalls
 from cinnabar_client.submitting import BATCH, IN_FLIGHT, Outbox, SubmitResult, Submitter
+from cinnabar_client.waiting_reviews import WaitingReviewCalls
 
 if TYPE_CHECKING:  # the generated module has it for type checkers only
     from cinnabar.gateway.v1.operations_service_pb2_grpc import OperationsServiceAsyncStub
@@ -70,7 +71,7 @@ class Redriven:
     unreachable: Sequence[str] = ()
 
 
-class Client(DataCalls, ModelCalls, RegradeCalls, ReviewCalls, ShardCalls):
+class Client(DataCalls, ModelCalls, RegradeCalls, ReviewCalls, ShardCalls, WaitingReviewCalls):
     """One connection to the suite; ``async with Client("host:port", token=…) as client``.
 
     ``timeout`` is the deadline of each call in seconds. Reads, and creates (which always carry a request

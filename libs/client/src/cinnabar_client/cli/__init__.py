@@ -20,6 +20,7 @@ from cinnabar_client.cli import (
     reviews,
     submissions,
     uploads,
+    waiting_reviews,
 )
 from cinnabar_client.cli.command import shared_options
 from cinnabar_client.cli.output import Output
@@ -36,6 +37,7 @@ def _group() -> None:
 cinnabar = click.group()(shared_options(_group, environment=True))
 cinnabar.add_command(assignments.assignment)
 cinnabar.add_command(regrades.regrade)
+cinnabar.add_command(waiting_reviews.reviews)
 for command in (
     submissions.submit,
     submissions.watch,
