@@ -10,7 +10,15 @@ from cinnabar.storage.v1 import records_pb2
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import InvalidRequest
 from cinnabar_storage import convert, responses
-from cinnabar_storage.records import CommitResult, CreateStatus, Micros, RedriveResult, TaskState
+from cinnabar_storage.records import (
+    CommitResult,
+    CreateStatus,
+    GivenUp,
+    Graded,
+    Micros,
+    RedriveResult,
+    TaskState,
+)
 from tests.support.storage_records import given_up, graded, new_submission, submission_id
 
 
@@ -127,7 +135,9 @@ def test_outcomes_keep_their_order_and_kind() -> None:
     submission = new_submission()
     request = pb.CommitOutcomesRequest(outcomes=[graded(submission, fence=3), given_up(submission, fence=4)])
     grade, letter = convert.outcomes(request)
-    assert grade[-3:] == (1.0, b"grade under 3", None)
+    assert isinstance(grade, Graded)
+    assert isinstance(letter, GivenUp)
+    assert (grade.score, grade.grade, grade.doubt, grade.upgradable) == (1.0, b"grade under 3", None, False)
     assert letter[-2:] == ("it broke", 4)
     assert (grade.fence, letter.fence) == (3, 4)
 
@@ -136,12 +146,14 @@ def test_a_doubt_is_what_the_grade_says_without_what_cannot_be_kept() -> None:
     outcome = graded(new_submission())
     outcome.grade.flags.append("ODD")
     [certain] = convert.outcomes(pb.CommitOutcomesRequest(outcomes=[outcome]))
-    assert certain[-1] is None
+    assert isinstance(certain, Graded)
+    assert certain.doubt is None
     outcome.grade.needs_review = True
     outcome.grade.flags.append("N\0UL")
     outcome.grade.max_score = 3.0
     [doubted] = convert.outcomes(pb.CommitOutcomesRequest(outcomes=[outcome]))
-    assert doubted[-1] == (("ODD", "NUL"), 3.0)
+    assert isinstance(doubted, Graded)
+    assert doubted.doubt == (("ODD", "NUL"), 3.0)
 
 
 def test_an_outcome_of_nothing_is_refused() -> None:
