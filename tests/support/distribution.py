@@ -20,6 +20,7 @@ _GROUPS = {
     "gateway": (
         "tests/integration/gateway/",
         "tests/contract/gateway/",
+        "tests/integration/scheduler/test_models.py",
         "tests/integration/scheduler/test_recovery.py",
     ),
     "suite": (

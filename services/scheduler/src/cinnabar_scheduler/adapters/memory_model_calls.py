@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cinnabar_common.clock import Clock
 from cinnabar_scheduler.limits import Usage as Rate
@@ -215,9 +215,10 @@ class MemoryModelCalls:
             charged = min(call.tokens, policy.tokens_per_minute)
             rate = usage_at(provider.tokens, now, policy.tokens_per_minute, _RATE_US)
             provider.tokens = Rate(rate.used + charged, rate.at_us)
-        for own in purses:
+        for purse, own in zip(call.purses, purses, strict=True):
             own.tokens_reserved += call.tokens
             own.cost_reserved += call.cost_micros
+            self._budgets[call.tenant][purse.scope] = own
         provider.calls += 1
         if provider.until_us:
             provider.probe = token
@@ -239,7 +240,8 @@ class MemoryModelCalls:
         if ended.charged and (charge or ending.how is How.NOT_MADE):
             unused = ended.charged - (ending.tokens if charge else 0)
             provider.tokens = Rate(max(0.0, provider.tokens.used - unused), provider.tokens.at_us)
-        for own, purse in zip(self._purses(call, renew=False), call.purses, strict=True):
+        for purse in call.purses:
+            own = self._budgets[call.tenant][purse.scope]
             own.tokens_reserved = max(0, own.tokens_reserved - call.tokens)
             own.cost_reserved = max(0, own.cost_reserved - call.cost_micros)
             if charge and (ending.tokens or ending.cost_micros):
@@ -249,16 +251,15 @@ class MemoryModelCalls:
                 self._changed[key] = self._changed.get(key, 0) + 1
         return ended
 
-    def _purses(self, call: Call, *, renew: bool = True) -> list[_Purse]:
+    def _purses(self, call: Call) -> list[_Purse]:
+        """Copies, in their periods of now."""
         if call.tenant not in self._budgets:
             raise BudgetsUnknown(call.tenant)
-        known = self._budgets[call.tenant]
         found: list[_Purse] = []
         for purse in call.purses:
-            own = known.setdefault(purse.scope, _Purse(purse.span.name))
-            if renew and own.span != purse.span.name:
-                own.span, own.tokens, own.cost = purse.span.name, 0, 0
-            found.append(own)
+            own = self._budgets[call.tenant].get(purse.scope, _Purse(purse.span.name))
+            renewed = own.span != purse.span.name
+            found.append(replace(own, span=purse.span.name, tokens=0, cost=0) if renewed else replace(own))
         return found
 
     def _recall(self, share: _Share, now: int) -> bytes | None:
