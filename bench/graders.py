@@ -68,7 +68,7 @@ def _measured(wanted: set[str], rounds: int, scale: float) -> dict[str, list[flo
     if wanted & {"semantic_answers_per_second_per_core", "semantic_single_p50_ms"}:
         grader = FreeTextGrader(SemanticScorer.load())
         pairs = answers()
-        _timed(grader, pairs[:WARM_UP])
+        _timed(grader, pairs[: max(12, int(WARM_UP * scale))])
         count, singles = max(48, int(ANSWERS * scale)), max(10, int(SINGLES * scale))
         rates: list[float] = []
         latencies: list[float] = []

@@ -142,7 +142,7 @@ def _denies(reference: Analysis, answer: Analysis) -> bool:
     _, precision, _ = overlap(reference.bigrams, answer.bigrams)
     if reference.verdict < 0 or DENIAL.search(reference.text):
         # "False, …" is then what is wanted; a denial of that very verdict is not.
-        return precision > 0.8 and bool(NO.search(answer.text[denial.end() :]))
+        return precision > 0.75 and bool(NO.search(answer.text[denial.end() :]))
     return precision > 0.5
 
 

@@ -36,9 +36,9 @@ __all__ = ["REVIEW_BELOW", "Examined", "SemanticScorer"]
 
 log = logging.getLogger(__name__)
 
-REVIEW_BELOW: Final = 0.15
-"""Confidence below which a person should look: some one in ten answers of held-out questions, whose error is
-more than half as large again as that of the others. See the model card's table."""
+REVIEW_BELOW: Final = 0.2
+"""Confidence below which a person should look: less than one chance in five to be close to a teacher. The
+model card says how many answers that are, and how much larger their error is."""
 MAX_REFERENCES: Final = 16
 """References read per request; further ones are ignored."""
 _SETTLED_CONFIDENCE: Final = 0.95

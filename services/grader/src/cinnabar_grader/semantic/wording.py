@@ -94,7 +94,7 @@ def _is_shuffled(reference: Analysis, answer: Analysis) -> bool:
     shared, whole = len(found & known) / len(found), len(found & known) / len(known)
     _, neighbours, _ = overlap(reference.bigrams, answer.bigrams)
     if whole > 0.7:
-        return neighbours < 0.3 and shared > (0.75 if answer.dense else 0.85)
+        return neighbours < 0.3 and shared > (0.7 if answer.dense else 0.85)
     return neighbours < 0.1 and shared > 0.85 and answer.length >= 10
 
 
