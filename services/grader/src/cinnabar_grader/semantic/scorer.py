@@ -37,8 +37,8 @@ __all__ = ["REVIEW_BELOW", "Examined", "SemanticScorer"]
 log = logging.getLogger(__name__)
 
 REVIEW_BELOW: Final = 0.2
-"""Confidence below which a person should look: less than one chance in five to be close to a teacher. The
-model card says how many answers that are, and how much larger their error is."""
+"""Confidence below which a person should look: less than one chance in five to be close to a teacher. What
+that catches is in the model card."""
 MAX_REFERENCES: Final = 16
 """References read per request; further ones are ignored."""
 _SETTLED_CONFIDENCE: Final = 0.95
