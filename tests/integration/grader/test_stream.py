@@ -53,6 +53,30 @@ async def test_grades_every_kind_of_item() -> None:
     assert scheduler.graded["s1/free-text"].grade.criteria[0].provenance.model
 
 
+async def test_a_task_comes_back_until_the_scale_of_its_item_is_known() -> None:
+    item = Item()
+    item.CopyFrom(ITEMS["free-text"])
+    item.item = "taught"
+    for number in range(40):
+        words = "Ice is less dense than liquid water" if number % 2 else "Water expands when it freezes"
+        item.free_text.examples.add(answer=f"{words}, as number {number} says.", score=1 + number % 2)
+    answer = Answer(item="taught", text="Because ice is less dense than the water that it floats on.")
+    scheduler = MemoryScheduler()
+    async with grading(scheduler, queues=("free-text",)):
+        await scheduler.put(homework("free-text", 1, item=item, answer=answer))
+        for times in (1, 2):
+            await scheduler.until(
+                lambda times=times: len(scheduler.results.get("s1/free-text", ())) == times, "handed back", 60
+            )
+            await scheduler.put(homework("free-text", 1 + times))  # whose item has a scale already
+        await scheduler.until(lambda: len(scheduler.graded) == 3, "three grades", 60)
+    ends = [outcome.WhichOneof("result") for outcome in scheduler.results["s1/free-text"]]
+    assert ends == ["released", "released", "grade"]
+    assert [len(scheduler.results[f"s{number}/free-text"]) for number in (2, 3)] == [1, 1]
+    [first, _] = scheduler.graded["s1/free-text"].grade.criteria
+    assert first.provenance.model.endswith("+calibrated-40")
+
+
 async def test_many_tasks_are_graded_once_each_and_reported_in_batches() -> None:
     scheduler = MemoryScheduler(max_leases=100)
     tasks = [homework(queue, number) for number in range(2000) for queue in RULES]
