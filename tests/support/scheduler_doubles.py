@@ -34,6 +34,8 @@ class MemoryStore:
 
     items_by_key: dict[str, bytes] = field(default_factory=dict[str, bytes])
     open_by_shard: list[list[Task]] = field(default_factory=lambda: [[], []])
+    # The epoch in which tasks last moved to each shard.
+    came: list[int] = field(default_factory=lambda: [1, 1])
     outages: int = 0
     largest_page: int = 10_000
     unavailable: set[str] = field(default_factory=set[str])
@@ -69,7 +71,19 @@ class MemoryStore:
         self._reach()
         return len(self.open_by_shard)
 
-    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
+    async def arrivals(self) -> tuple[int, list[int]]:
+        self._reach()
+        return max(self.came), list(self.came)
+
+    def move(self, shard: int, to: int) -> None:
+        """The open tasks of one shard move to another."""
+        self.open_by_shard[to] += self.open_by_shard[shard]
+        self.open_by_shard[shard] = []
+        self.came[to] = max(self.came) + 1
+
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
         self._reach()
         self.pages.append(limit)
         if limit > self.largest_page:
@@ -102,13 +116,13 @@ class MemoryStore:
         self._reach()
         return dict(self.wanted)
 
-    async def count_tasks(self, shard: int) -> TaskCounts:
+    async def count_tasks(self) -> TaskCounts:
         self._reach()
-        if shard in self.lost_shards:
+        if self.lost_shards:
             raise StoreUnavailable
-        ended = [one.outcome for one in self.outcomes] if shard == 0 else []
+        ended = [one.outcome for one in self.outcomes]
         dead = sum(isinstance(one, DeadLetter) for one in ended)
-        still = len(self.open_by_shard[shard])
+        still = sum(map(len, self.open_by_shard))
         return TaskCounts(still + len(ended), still, dead, 0, len(ended) - dead)
 
     def _reach(self) -> None:

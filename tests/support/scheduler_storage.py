@@ -224,12 +224,12 @@ class _Servicer:
     ) -> pb.CountTasksResponse:
         await self._up(context)
         storage = self._storage
-        if request.shard in storage.lost_shards:
+        if storage.lost_shards if request.every_shard else request.shard in storage.lost_shards:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "shard")
         tasks = [
             task
             for task in storage.tasks.values()
-            if storage.shard_of(task.open.submission_id) == request.shard
+            if request.every_shard or storage.shard_of(task.open.submission_id) == request.shard
         ]
         graded, dead = sum(bool(task.grade) for task in tasks), sum(task.dead is not None for task in tasks)
         return pb.CountTasksResponse(

@@ -17,26 +17,26 @@ ONE = TaskCounts(accepted=10, open=4, dead_lettered=1, cancelled=2, graded=3)
 
 @pytest.mark.parametrize("place", ["accepted", "open", "dead_lettered", "cancelled", "graded"])
 def test_one_task_too_many_or_too_few_anywhere_unbalances(place: str) -> None:
-    assert snapshot([ONE, ONE], [], None).balanced
+    assert snapshot(ONE, [], None).balanced
     for change in (1, -1):
-        assert not snapshot([ONE, replace(ONE, **{place: getattr(ONE, place) + change})], [], None).balanced
+        assert not snapshot(replace(ONE, **{place: getattr(ONE, place) + change}), [], None).balanced
 
 
-def test_shards_and_queues_are_added_up() -> None:
+def test_queues_are_added_up() -> None:
     counts = [QueueCounts(1, 2, 3, None), QueueCounts(10, 20, 30, None)]
-    found = snapshot([ONE, ONE], counts, Findings(missing=5, orphaned=6, ended_ms=START_MS))
+    found = snapshot(ONE, counts, Findings(missing=5, orphaned=6, ended_ms=START_MS))
     assert found.by_place() == {
-        "open": 8,
-        "dead_lettered": 2,
-        "cancelled": 4,
-        "graded": 6,
+        "open": 4,
+        "dead_lettered": 1,
+        "cancelled": 2,
+        "graded": 3,
         "queued": 11,
         "waiting": 22,
         "leased": 33,
     }
-    assert found.stored.accepted == 20
+    assert found.stored.accepted == 10
     assert (found.missing, found.orphaned) == (5, 6)
-    before = snapshot([ONE], counts, None)
+    before = snapshot(ONE, counts, None)
     assert (before.missing, before.orphaned) == (0, 0)
 
 

@@ -132,8 +132,10 @@ class Interrupted(MemoryStore):
         self.flushes = 0
         self.rival: int | None = None
 
-    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
-        page = await super().open_tasks(shard, after, limit)
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
+        page = await super().open_tasks(shard, after, limit, epoch)
         if shard == 1 and after is None:
             if self.flushes:
                 self.flushes -= 1
@@ -142,6 +144,48 @@ class Interrupted(MemoryStore):
                 rival, self.rival = self.rival, None
                 assert await self.parts.recovery.rebuild_once(rival) is not None
         return page
+
+
+class Rebalanced(MemoryStore):
+    """Storage whose tasks move to a shard that has just been read, ``times`` times."""
+
+    def __init__(self, store: MemoryStore, times: int) -> None:
+        super().__init__(open_by_shard=store.open_by_shard)
+        self.times = times
+        self.epochs: list[int] = []
+        self._waiting = asyncio.Event()
+
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
+        self.epochs.append(epoch)
+        if self.times and len(set(self.epochs)) == 1:
+            # Of the first reading: what is to move is read after it has moved to where it is not seen.
+            if self.open_by_shard[shard]:
+                await self._waiting.wait()
+            elif not self._waiting.is_set():
+                page = await super().open_tasks(shard, after, limit, epoch)
+                self.move(1 - shard, shard)
+                self._waiting.set()
+                return page
+        elif self.times > 1:
+            self.times -= 1
+            self.came[shard] = max(self.came) + 1
+        return await super().open_tasks(shard, after, limit, epoch)
+
+
+@pytest.mark.parametrize("times", [1, 2, 50])
+@pytest.mark.parametrize("moves_from", [0, 1])
+async def test_tasks_that_move_to_a_shard_that_was_read_are_queued(
+    parts: Parts, times: int, moves_from: int
+) -> None:
+    parts.store_open(*((7, 0) if moves_from == 0 else (0, 7)))
+    store = Rebalanced(parts.store, times)
+    assert await parts.scheduler(store).rebuild_once(FENCE) == 7
+    assert await parts.ready() == 7
+    assert store.epochs[:2] == [1, 1]
+    assert store.epochs[2] == 2
+    assert len(store.epochs) <= 4  # however long it goes on
 
 
 async def test_a_loss_in_the_middle_of_a_rebuild_begins_it_again(parts: Parts) -> None:
@@ -240,8 +284,10 @@ class Moving(MemoryStore):
         self.arrives = arrives
         self.ends: list[Task] = []
 
-    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
-        page = await super().open_tasks(shard, after, limit)
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
+        page = await super().open_tasks(shard, after, limit, epoch)
         for one in self.ends:  # graded after the page was read
             self.end(one.task)
             await self.parts.queue.remove(one.queue, [(one.task, one.generation)])

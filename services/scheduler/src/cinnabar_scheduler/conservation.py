@@ -53,17 +53,8 @@ class Snapshot:
         }
 
 
-def snapshot(
-    shards: Sequence[TaskCounts], queues: Sequence[QueueCounts], findings: Findings | None
-) -> Snapshot:
-    """Adds shards and queues up."""
-    stored = TaskCounts(
-        accepted=sum(one.accepted for one in shards),
-        open=sum(one.open for one in shards),
-        dead_lettered=sum(one.dead_lettered for one in shards),
-        cancelled=sum(one.cancelled for one in shards),
-        graded=sum(one.graded for one in shards),
-    )
+def snapshot(stored: TaskCounts, queues: Sequence[QueueCounts], findings: Findings | None) -> Snapshot:
+    """Adds queues up."""
     return Snapshot(
         stored,
         queued=sum(one.ready for one in queues),
@@ -84,6 +75,6 @@ class Conservation:
 
     async def take(self) -> Snapshot:
         """Counts everything now. Raises QueueUnavailable and StoreUnavailable: a part is no answer."""
-        shards = [await self._store.count_tasks(shard) for shard in range(await self._store.shard_count())]
+        stored = await self._store.count_tasks()
         queues = await asyncio.gather(*map(self._queue.counts, await self._queue.queues()))
-        return snapshot(shards, queues, await self._board.last())
+        return snapshot(stored, queues, await self._board.last())

@@ -31,30 +31,35 @@ async def each_shard(shards: Iterable[int], work: Callable[[int], Awaitable[int]
     return sum(task.result() for task in tasks)
 
 
-async def open_pages(store: Store, shard: int) -> AsyncGenerator[list[Task]]:
+async def open_pages(store: Store, shard: int, epoch: int = 0) -> AsyncGenerator[list[Task]]:
     """The open tasks of a shard in pages; the next one is on its way while the caller has this one.
 
-    Close it (``contextlib.aclosing``) when it is not read to the end. Raises StoreUnavailable.
+    With those that had come to it by ``epoch`` (see Store.arrivals). Close it
+    (``contextlib.aclosing``) when it is not read to the end. Raises StoreUnavailable.
     """
-    coming = asyncio.create_task(_page(store, shard, None, PAGE), name=f"open-tasks-{shard}")
+    coming = asyncio.create_task(_page(store, shard, None, PAGE, epoch), name=f"open-tasks-{shard}")
     try:
         while True:
             page, size = await coming
             if page.cursor is None:
                 yield page.tasks
                 return
-            coming = asyncio.create_task(_page(store, shard, page.cursor, size), name=f"open-tasks-{shard}")
+            coming = asyncio.create_task(
+                _page(store, shard, page.cursor, size, epoch), name=f"open-tasks-{shard}"
+            )
             yield page.tasks
     finally:
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
 
 
-async def _page(store: Store, shard: int, after: tuple[str, str] | None, size: int) -> tuple[OpenTasks, int]:
+async def _page(
+    store: Store, shard: int, after: tuple[str, str] | None, size: int, epoch: int
+) -> tuple[OpenTasks, int]:
     """A page, and the size that storage could send."""
     while True:
         try:
-            return await store.open_tasks(shard, after, size), size
+            return await store.open_tasks(shard, after, size, epoch), size
         except StoreUnavailable:
             if size == SMALLEST_PAGE:
                 raise

@@ -182,8 +182,10 @@ class Store(Protocol):
         """Number of shards."""
         ...
 
-    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
-        """A page of the open tasks of a shard, by (submission, item)."""
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
+        """A page of the open tasks of a shard, by (submission, item), with what came to it by ``epoch``."""
         ...
 
     async def open_generations(self, tasks: Sequence[tuple[str, str]]) -> list[int | None]:
@@ -193,8 +195,12 @@ class Store(Protocol):
         """
         ...
 
-    async def count_tasks(self, shard: int) -> TaskCounts:
-        """Where the tasks of a shard are, in one snapshot of it."""
+    async def arrivals(self) -> tuple[int, list[int]]:
+        """An epoch of the shards, and of each shard by index the one in which tasks last moved to it."""
+        ...
+
+    async def count_tasks(self) -> TaskCounts:
+        """Where all tasks are, each shard in one snapshot of it. What moves between shards counts once."""
         ...
 
     async def set_control(self, queue: QueueName, state: QueueState, actor: str) -> None:

@@ -30,6 +30,8 @@ BATCH = 1000
 # A sweep, and a count of all tasks, may each use up to one part in so many of the time, but for this:
 # what it takes also grows with a machine that is busy, and what a sweep would find waits for it.
 DUTY = 20
+# How often a rebuild reads a shard to which tasks go on moving.
+_READINGS = 3
 LONGEST_PAUSE_SECONDS = 15.0
 
 
@@ -105,15 +107,36 @@ class Recovery:
         if not await self._queue.begin_rebuild(fence):
             return None
         await self._control.align()  # before there is anything to lease
-        restored = await each_shard(range(await self._store.shard_count()), self._restore)
+        restored = await self._restore_all()
         if not await self._queue.finish_rebuild(fence):
             return None
         log.info("queues rebuilt", extra={"tasks": restored, "seconds": round(time.monotonic() - started, 3)})
         return restored
 
-    async def _restore(self, shard: int) -> int:
+    async def _restore_all(self) -> int:
+        """Queues the open tasks of all shards; returns how many were not queued.
+
+        Tasks may move from a shard that is yet to be read to one that has been: so those to which some came
+        meanwhile are read again.
+        """
         restored = 0
-        async with aclosing(open_pages(self._store, shard)) as pages:
+        epoch, before = await self._store.arrivals()
+        shards: Sequence[int] = range(len(before))
+        for _ in range(_READINGS):
+            restored += await each_shard(shards, partial(self._restore, epoch=epoch))
+            epoch, after = await self._store.arrivals()
+            known = dict(enumerate(before))
+            shards = [shard for shard, came in enumerate(after) if came > known.get(shard, -1)]
+            before = after
+            if not shards:
+                break
+        else:
+            log.warning("tasks go on moving: the sweep looks for the rest", extra={"shards": shards})
+        return restored
+
+    async def _restore(self, shard: int, *, epoch: int) -> int:
+        restored = 0
+        async with aclosing(open_pages(self._store, shard, epoch)) as pages:
             async for tasks in pages:
                 restored += sum(await self._queue.enqueue(tasks))
         return restored

@@ -106,7 +106,9 @@ class ShardMap:
         fenced: Iterable[int] = (),
         versions: Mapping[int, int] | None = None,
         floors: Mapping[int, Lsn] | None = None,
+        epochs: Sequence[int] = (),
     ) -> None:
+        """``epochs``: in which each bucket came to its owner; in the first when none are given."""
         if len(owners) != BUCKETS or not all(0 <= owner < shard_count for owner in owners):
             raise ValueError(f"a map gives each of {BUCKETS} buckets to one of {shard_count} shards")
         self.owners = tuple(owners)
@@ -115,6 +117,11 @@ class ShardMap:
         self.fenced = frozenset(fenced)
         self._versions = dict(versions or {})
         self._floors = dict(floors or {})
+        self._epochs = tuple(epochs) or (1,) * BUCKETS
+
+    def arrival(self, shard: int) -> int:
+        """The epoch in which the last of its buckets came to a shard; 0 when it has none."""
+        return max((self._epochs[bucket] for bucket in self.owned_by(shard).numbers), default=0)
 
     def floor(self, shard: int) -> Lsn:
         """A replica of the shard that has not replayed so far may lack what has arrived there."""
@@ -193,7 +200,14 @@ def merged(claims: Mapping[int, Claims], shard_count: int, before: ShardMap | No
         shard: answer.lsn if before is None or _gained(before.owners, settled, shard) else before.floor(shard)
         for shard, answer in claims.items()
     }
-    return ShardMap(settled, shard_count, epoch=epoch, fenced=fenced, versions=versions, floors=floors)
+    return ShardMap(
+        *(settled, shard_count),
+        epoch=epoch,
+        fenced=fenced,
+        versions=versions,
+        floors=floors,
+        epochs=epochs,
+    )
 
 
 def _gained(before: Sequence[int], after: Sequence[int], shard: int) -> bool:

@@ -162,7 +162,9 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
     async def ListOpenTasks(
         self, request: pb.ListOpenTasksRequest, context: Context
     ) -> pb.ListOpenTasksResponse:
-        page, more = await self._tasks.open(request.shard, *convert.open_tasks_after(request))
+        page, more = await self._tasks.open(
+            request.shard, *convert.open_tasks_after(request), request.min_epoch
+        )
         return pb.ListOpenTasksResponse(tasks=map(responses.open_task, page), more=more)
 
     async def ListDeadLetters(
@@ -176,7 +178,11 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         )
 
     async def ListShards(self, request: pb.ListShardsRequest, context: Context) -> pb.ListShardsResponse:
-        return pb.ListShardsResponse(shard_count=self._shard_count)
+        response = pb.ListShardsResponse(shard_count=self._shard_count)
+        if request.arrivals:
+            response.epoch, arrivals = await self._tasks.arrivals()
+            response.arrival_epochs.extend(arrivals)
+        return response
 
     async def GetTaskStates(
         self, request: pb.GetTaskStatesRequest, context: Context
@@ -184,6 +190,8 @@ class StorageReader(storage_service_pb2_grpc.StorageReaderServiceServicer):
         return responses.task_states(await self._tasks.open_generations(convert.owned_task_keys(request)))
 
     async def CountTasks(self, request: pb.CountTasksRequest, context: Context) -> pb.CountTasksResponse:
+        if request.every_shard:
+            return responses.task_counts(await self._tasks.count_all())
         return responses.task_counts(await self._tasks.count(request.shard))
 
     async def ListQueueControls(

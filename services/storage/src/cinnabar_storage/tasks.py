@@ -14,6 +14,7 @@ from cinnabar_storage.records import (
     DeadLetter,
     DeadLetterPage,
     DeadLetterQuery,
+    Lsn,
     OpenTask,
     Outcome,
     OwnedTaskKey,
@@ -122,22 +123,39 @@ class Tasks:
         """
         return await self._shards.whole(self._checked(shard), lambda held: held.count_tasks())
 
+    async def count_all(self) -> TaskCounts:
+        """The tasks of all shards, each bucket once, whatever moves meanwhile.
+
+        Every shard is counted in a snapshot of its own. Raises DependencyUnavailable, Overloaded.
+        """
+        counts = await self._shards.scatter(lambda _, shard: shard.count_tasks())
+        return TaskCounts._make(map(sum, zip(*counts.values(), strict=True)))
+
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self._shards):
             raise InvalidRequest([FieldViolation("shard", "no such shard")])
         return index
 
-    async def open(self, shard: int, after: TaskKey, limit: int) -> tuple[list[OpenTask], bool]:
+    async def open(
+        self, shard: int, after: TaskKey, limit: int, min_epoch: int = 0
+    ) -> tuple[list[OpenTask], bool]:
         """Open tasks of one shard in the order of their keys, from the primary, and whether there are more.
 
-        The page ends at MAX_PAGE_BYTES of answers, but has at least one task.
+        The page ends at MAX_PAGE_BYTES of answers, but has at least one task. Whose the buckets are is as
+        of ``min_epoch`` or later.
 
         Raises InvalidRequest for a shard there is not, DependencyUnavailable, Overloaded.
         """
+        await self._shards.minimum([Position(0, Lsn(0), min_epoch)])
         return await self._shards.whole(
             self._checked(shard),
             lambda held: held.read_primary(lambda copy: copy.open_tasks(after, limit)),
         )
+
+    async def arrivals(self) -> tuple[int, list[int]]:
+        """The epoch of the map, and of each shard the one in which a bucket last came to it; as of now."""
+        now = await self._shards.fresh_map()
+        return now.epoch, [now.arrival(index) for index in range(len(self._shards))]
 
     async def dead_letters(self, query: DeadLetterQuery) -> DeadLetterPage:
         """A page of a tenant's dead letters, of at most MAX_PAGE_BYTES of reasons but at least one.

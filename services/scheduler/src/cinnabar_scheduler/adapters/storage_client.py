@@ -89,10 +89,26 @@ class StorageClient:
         except grpc.aio.AioRpcError as error:
             raise StoreUnavailable from from_rpc_error(error, "storage")
 
-    async def open_tasks(self, shard: int, after: tuple[str, str] | None, limit: int) -> OpenTasks:
+    async def arrivals(self) -> tuple[int, list[int]]:
+        try:
+            response = await self._reader.ListShards(
+                pb.ListShardsRequest(arrivals=True), timeout=self._timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            raise StoreUnavailable from from_rpc_error(error, "storage")
+        # A storage of the release before says nothing of them.
+        return response.epoch, list(response.arrival_epochs) or [0] * response.shard_count
+
+    async def open_tasks(
+        self, shard: int, after: tuple[str, str] | None, limit: int, epoch: int = 0
+    ) -> OpenTasks:
         submission, item = after or ("", "")
         request = pb.ListOpenTasksRequest(
-            shard=shard, after_submission_id=submission, after_item_id=item, limit=limit
+            shard=shard,
+            after_submission_id=submission,
+            after_item_id=item,
+            limit=limit,
+            min_epoch=epoch,
         )
         try:
             response = await self._reader.ListOpenTasks(request, timeout=self._timeout)
@@ -118,9 +134,11 @@ class StorageClient:
             answers += [None if state.unavailable else state.open_generation for state in response.states]
         return answers
 
-    async def count_tasks(self, shard: int) -> TaskCounts:
+    async def count_tasks(self) -> TaskCounts:
         try:
-            counts = await self._reader.CountTasks(pb.CountTasksRequest(shard=shard), timeout=self._timeout)
+            counts = await self._reader.CountTasks(
+                pb.CountTasksRequest(every_shard=True), timeout=self._timeout
+            )
         except grpc.aio.AioRpcError as error:
             raise StoreUnavailable from from_rpc_error(error, "storage")
         return TaskCounts(

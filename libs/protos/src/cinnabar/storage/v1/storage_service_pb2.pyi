@@ -1044,16 +1044,20 @@ class CountTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHARD_FIELD_NUMBER: _builtins.int
+    EVERY_SHARD_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Index of the shard."""
+    every_shard: _builtins.bool
+    """All shards instead, each bucket once, whatever moves meanwhile."""
     def __init__(
         self,
         *,
         shard: _builtins.int = ...,
+        every_shard: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_shard", b"every_shard", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1551,6 +1555,7 @@ class ListOpenTasksRequest(_message.Message):
     AFTER_SUBMISSION_ID_FIELD_NUMBER: _builtins.int
     AFTER_ITEM_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_EPOCH_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Index of the shard."""
     after_submission_id: _builtins.str
@@ -1559,6 +1564,10 @@ class ListOpenTasksRequest(_message.Message):
     """See `after_submission_id`."""
     limit: _builtins.int
     """At most so many, 1 to 10,000."""
+    min_epoch: _builtins.int
+    """`ListShardsResponse.epoch`: tasks of buckets that came to the shard by then
+    are among its own.
+    """
     def __init__(
         self,
         *,
@@ -1566,10 +1575,11 @@ class ListOpenTasksRequest(_message.Message):
         after_submission_id: _builtins.str = ...,
         after_item_id: _builtins.str = ...,
         limit: _builtins.int = ...,
+        min_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_item_id", b"after_item_id", "after_submission_id", b"after_submission_id", "limit", b"limit", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_item_id", b"after_item_id", "after_submission_id", b"after_submission_id", "limit", b"limit", "min_epoch", b"min_epoch", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1733,16 +1743,21 @@ Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: 
 
 @_typing.final
 class ListShardsRequest(_message.Message):
-    """No parameters."""
+    """What to say of the shards."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ARRIVALS_FIELD_NUMBER: _builtins.int
+    arrivals: _builtins.bool
+    """Ask the shards for `epoch` and `arrival_epochs`, too."""
     def __init__(
         self,
+        *,
+        arrivals: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1755,16 +1770,28 @@ class ListShardsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHARD_COUNT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ARRIVAL_EPOCHS_FIELD_NUMBER: _builtins.int
     shard_count: _builtins.int
     """How many there are; their indexes are 0 to this, exclusive."""
+    epoch: _builtins.int
+    """Epoch of the map of buckets, as the shards say just now; only when asked for."""
+    @_builtins.property
+    def arrival_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each shard by index, the epoch in which the last of its buckets came to
+        it: higher than before when one has come meanwhile.
+        """
+
     def __init__(
         self,
         *,
         shard_count: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        arrival_epochs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard_count", b"shard_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_epochs", b"arrival_epochs", "epoch", b"epoch", "shard_count", b"shard_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
