@@ -193,7 +193,8 @@ def _shown(item: FreeTextItem, answer: str) -> tuple[str, bool]:
     """What a model may see of an answer, and whether its end is missing."""
     text, cut = readable(answer)
     dense = language_of(item.question, *item.references) is Language.CHINESE
-    return without_instructions(text, dense=dense)[0], cut
+    known = "\n".join((item.question, *item.references))
+    return without_instructions(text, dense=dense, known=known)[0], cut
 
 
 def _fallback(item: FreeTextItem, rule: LlmRule, examined: _Examined, reason: Reason) -> Graded:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cinnabar_grader.semantic.address import addresses, disguised, speaks_of_grading
 from cinnabar_grader.semantic.features import Text, overlap
 from cinnabar_grader.semantic.lexicon import DENIAL, INSTRUCTIONS, NO, REFUSALS, REFUSING
 from cinnabar_grader.semantic.polarity import contradicted, denied
@@ -51,16 +52,21 @@ def is_refusal(text: str) -> bool:
     return len(plain) < 60 and re.sub(r"\s+", " ", plain) in REFUSALS
 
 
-def without_instructions(text: str, *, dense: bool) -> tuple[str, bool]:
-    """`text` without its sentences that address the grader, and whether there were any."""
-    if not any(pattern.search(text) for pattern in INSTRUCTIONS):
-        return text, False
-    kept = [
-        piece
-        for piece in clauses(text, dense=dense, limit=200)
-        if not any(p.search(piece) for p in INSTRUCTIONS)
-    ]
-    return ". ".join(kept), True
+def without_instructions(text: str, *, dense: bool, known: str = "") -> tuple[str, bool]:
+    """`text` without its sentences that address the grader, and whether there were any.
+
+    `known` is the question with its references: where these speak of grading, an answer may too.
+    """
+    free = not known or not speaks_of_grading(known)
+
+    def instructs(piece: str) -> bool:
+        return any(pattern.search(piece) for pattern in INSTRUCTIONS) or (free and addresses(piece))
+
+    if instructs(text):
+        pieces = clauses(text, dense=dense, limit=200)
+        kept = [piece for piece in pieces if not instructs(piece)]
+        return ". ".join(kept), True
+    return text, free and disguised(text)
 
 
 def guard(question: Text, references: Sequence[Text], best: Text, answer: Text) -> Verdict:

@@ -213,7 +213,9 @@ def _prepare(request: SemanticRequest) -> _Prepared:
     if not exact:
         if is_refusal(answer):
             flags.add(Flag.REFUSAL)
-        remaining, instructed = without_instructions(answer, dense=script is Script.CHINESE)
+        remaining, instructed = without_instructions(
+            answer, dense=script is Script.CHINESE, known="\n".join((question, *references))
+        )
         if instructed:
             flags.add(Flag.INSTRUCTION_LIKE)
             answer = remaining

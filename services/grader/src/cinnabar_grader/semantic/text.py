@@ -92,11 +92,19 @@ def clean(text: str) -> tuple[str, bool]:
     elif normal.isascii():
         kept = _ASCII_CONTROLS.sub(" ", normal)
     else:
-        kept = "".join(" " if (c.isspace() or unicodedata.category(c) in _DROPPED) else c for c in normal)
+        kept = "".join(map(_visible, normal))
     return re.sub(r" {2,}", " ", kept).strip(), cut
 
 
-_DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+def _visible(character: str) -> str:
+    """Itself, a space for white space and control characters, nothing for those that join or hide."""
+    if character.isspace():
+        return " "
+    category = unicodedata.category(character)
+    return "" if category == "Cf" else " " if category in _DROPPED else character
+
+
+_DROPPED = frozenset({"Cc", "Cs", "Co", "Cn"})
 _ASCII_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
