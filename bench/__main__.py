@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import code, delivery, dispatch, faults, graders, peers, results, storage, throughput
+from bench import code, delivery, dispatch, faults, graders, injection, peers, results, storage, throughput
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -33,6 +33,7 @@ NAMES = (
     *storage.NAMES,
     *code.NAMES,
     *graders.NAMES,
+    *injection.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
@@ -40,7 +41,8 @@ NEEDS_QUEUE_ALONE = set(dispatch.NAMES)
 NEEDS_STORAGE_ALONE = set(storage.NAMES)
 NEEDS_SANDBOX_ALONE = set(code.NAMES)
 NEEDS_NOTHING = set(graders.NAMES)
-NEEDS_ALONE = NEEDS_QUEUE_ALONE | NEEDS_STORAGE_ALONE | NEEDS_SANDBOX_ALONE | NEEDS_NOTHING
+NEEDS_MODELS = set(injection.NAMES)
+NEEDS_ALONE = NEEDS_QUEUE_ALONE | NEEDS_STORAGE_ALONE | NEEDS_SANDBOX_ALONE | NEEDS_NOTHING | NEEDS_MODELS
 WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
@@ -104,6 +106,9 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
                 samples.add(name, *values)
         if wanted & NEEDS_NOTHING:
             for name, values in (await graders.measure(wanted, rounds, scale)).items():
+                samples.add(name, *values)
+        if wanted & NEEDS_MODELS:
+            for name, values in (await injection.measure(wanted, scale)).items():
                 samples.add(name, *values)
         if wanted - NEEDS_GRADERS - NEEDS_ALONE:
             await _without_graders(folder / "faults", wanted, samples, scale)
@@ -211,6 +216,7 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("reshard_longest_write_at_rest_ms", "reshard_longest_write_at_rest_ms", 100, "ms", None),
         ("reshard_seconds", "reshard_seconds", 50, "s", None),
         ("semantic_single_p50_ms", "semantic_single_p50_ms", 50, "ms", 10.0),
+        *((name, name, 50, "%", bar) for name, bar in injection.BARS.items()),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

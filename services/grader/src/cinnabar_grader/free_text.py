@@ -92,7 +92,11 @@ class FreeTextItem:
         """What to score: the answer against the references, on the teacher's scale, then against each
         criterion."""
         whole = SemanticRequest(
-            question=self.question, references=self.references, answer=answer, calibration=calibration
+            question=self.question,
+            references=self.references,
+            answer=answer,
+            sentences=self.llm is not None,  # a language model can be talked into something
+            calibration=calibration,
         )
         return [
             whole,

@@ -23,6 +23,7 @@ from cinnabar_grader.graders import (
     Outcome,
     Progress,
     Provenance,
+    Released,
     Task,
     Ungradable,
     checked,
@@ -45,6 +46,8 @@ SEED = 20_240_229
 """Of the first sample; those after it count on. A provider that heeds it repeats itself."""
 SEMANTIC_SECONDS = 10.0
 """How long the semantic grader, which is busy with others too, may take before the words stand in."""
+LEARNING_SECONDS = 0.05
+"""When to ask it again while it learns the scale of an item."""
 _SETTLING = frozenset({Flag.EMPTY, Flag.REFUSAL, Flag.QUESTION_COPY})
 
 
@@ -107,16 +110,12 @@ class LlmGrader:
         text, cut = await loop.run_in_executor(self._executor, _shown, item, answer)
         # This grader must answer for the task also when it is cancelled meanwhile; nobody reads it then.
         other = replace(task, cancelled=False)
-        graded: Outcome | None = None
         try:
             async with asyncio.timeout(SEMANTIC_SECONDS):
-                graded = await self._semantic(other)
+                graded = await _patiently(self._semantic, other)
         except Exception as error:  # the words alone need no model that could be broken or away
             log.warning("semantic grader not there", extra={"error": type(error).__name__})
-        if not isinstance(graded, Graded):
-            graded = await self._words(other)
-        if not isinstance(graded, Graded):
-            raise TypeError("words are always graded")
+            graded = await _patiently(self._words, other)
         return _Examined(graded, text, cut)
 
     async def _by_model(self, task: Task, item: FreeTextItem, rule: LlmRule, examined: _Examined) -> Graded:
@@ -187,6 +186,17 @@ class LlmGrader:
             if isinstance(one, BaseException) and not isinstance(one, Unanswered):
                 raise one
         return asked
+
+
+async def _patiently(rung: Rung, task: Task) -> Graded:
+    """The grade. A task that is handed back, because something of its item is learned first, comes again."""
+    outcome = await rung(task)
+    while isinstance(outcome, Released):
+        await asyncio.sleep(LEARNING_SECONDS)
+        outcome = await rung(task)
+    if not isinstance(outcome, Graded):
+        raise TypeError("a free text is graded or handed back")
+    return outcome
 
 
 def _shown(item: FreeTextItem, answer: str) -> tuple[str, bool]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cinnabar_grader.semantic.lexicon import INSTRUCTIONS
 
-__all__ = ["addresses", "disguised", "speaks_of_grading"]
+__all__ = ["SENTENCE", "addresses", "disguised", "speaks_of_grading"]
 
 _ENOUGH: Final = 2
 """Classes of a sentence that make it one; points count for less, see `_Language.addresses`."""
@@ -45,7 +45,7 @@ _MARKUP: Final = re.compile(
 )
 """Forms of messages between programs and models."""
 _WORD: Final = re.compile(r"\w+")
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|[。！？\n\r]+")
+SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|[。！？\n\r]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _Language:
 
     def addresses(self, text: str) -> bool:
         """Whether some sentence does, in this language."""
-        return bool(self.some.search(text)) and any(map(self._addresses, _SENTENCE.split(text)))
+        return bool(self.some.search(text)) and any(map(self._addresses, SENTENCE.split(text)))
 
     def _addresses(self, sentence: str) -> bool:
         if not self.some.search(sentence):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -22,6 +22,7 @@ from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL, Text, features
 from cinnabar_grader.semantic.guards import Verdict, guard, is_refusal, without_instructions
 from cinnabar_grader.semantic.recent import Recent
 from cinnabar_grader.semantic.scores import REVIEWED, Flag, SemanticRequest, SemanticScore
+from cinnabar_grader.semantic.strays import strays
 from cinnabar_grader.semantic.terms import key_terms
 from cinnabar_grader.semantic.text import Script, analyse, clean, script_of
 from cinnabar_grader.semantic.weights import (
@@ -75,6 +76,7 @@ class _Prepared:
     answer: str
     flags: frozenset[Flag]
     exact: bool
+    sentences: bool
 
     @property
     def settled(self) -> bool:
@@ -119,7 +121,17 @@ class SemanticScorer:
         for script in Script:
             chosen = [item for item in prepared if item.script is script and not item.settled]
             texts[script] = self._read(script, chosen)
-        return [_examine(item, texts[item.script]) for item in prepared]
+        return [self._examine(item, texts[item.script]) for item in prepared]
+
+    def _examine(self, item: _Prepared, texts: dict[str, Text]) -> Examined:
+        examined = _examine(item, texts)
+        encoder = self._encoders[item.script]
+        if not item.sentences or item.settled or item.exact or encoder is None:
+            return examined
+        known = [texts[text] for text in (item.question, *item.references)]
+        if not strays(encoder, known, item.answer):
+            return examined
+        return replace(examined, flags=_ordered({*examined.flags, Flag.STRAY}))
 
     def _read(self, script: Script, items: Iterable[_Prepared]) -> dict[str, Text]:
         """Every text of `items`, analysed and encoded; references and questions are remembered."""
@@ -221,7 +233,7 @@ def _prepare(request: SemanticRequest) -> _Prepared:
             answer = remaining
         if not any(c.isalnum() for c in answer):
             flags.add(Flag.EMPTY)
-    return _Prepared(script, question, references, answer, frozenset(flags), exact)
+    return _Prepared(script, question, references, answer, frozenset(flags), exact, request.sentences)
 
 
 def _examine(item: _Prepared, texts: dict[str, Text]) -> Examined:

@@ -34,6 +34,8 @@ class Flag(StrEnum):
     """The reference's words in an order in which they say nothing."""
     INSTRUCTION_LIKE = "INSTRUCTION_LIKE"
     """Text that addresses the grader. It is cut out and the rest is scored."""
+    STRAY = "STRAY"
+    """A sentence that has nothing to do with the question or its references."""
     SCRIPT_MISMATCH = "SCRIPT_MISMATCH"
     """Written in another script than the references."""
     TRUNCATED = "TRUNCATED"
@@ -52,6 +54,8 @@ class SemanticRequest:
     references: tuple[str, ...]
     """Model answers, each worth full points by itself. Without any, the score is 0 and needs review."""
     answer: str
+    sentences: bool = False
+    """Look at every sentence by itself too (`Flag.STRAY`), which costs another pass of the model."""
     calibration: Calibration = UNCALIBRATED
     """The scale of whoever grades; it applies before what guards bound."""
 
