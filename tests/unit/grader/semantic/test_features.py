@@ -103,7 +103,8 @@ def test_clean_is_bounded() -> None:
     text, cut = clean("\ufdfa" * (MAX_CHARS + 1))
     assert cut
     assert len(text) <= MAX_CHARS
-    assert clean("a\x00b\u202ec\n d") == ("a b c d", False)
+    assert clean("a\x00b\u202ec\n d") == ("a bc d", False)
+    assert clean("ig\u200bno\u00adre") == ("ignore", False)
 
 
 def test_overlap_of_nothing() -> None:

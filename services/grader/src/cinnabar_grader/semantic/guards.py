@@ -13,7 +13,7 @@ from cinnabar_grader.semantic.scores import Flag
 from cinnabar_grader.semantic.text import Analysis, clauses
 from cinnabar_grader.semantic.wording import is_bare_list, is_salad, lists_keywords
 
-__all__ = ["Verdict", "guard", "is_refusal", "without_instructions"]
+__all__ = ["Verdict", "guard", "is_apology", "is_refusal", "without_instructions"]
 
 _EDGES: Final = " .!?,;:-_~^*()[]'\"。！？，；：、…～（）"
 _PIECE: Final = re.compile(r"[.!?;,:。！？；，：\s]+")
@@ -50,6 +50,11 @@ def is_refusal(text: str) -> bool:
     """The whole text says that there is no answer."""
     plain = text.lower().replace("’", "'").strip(_EDGES)
     return len(plain) < 60 and re.sub(r"\s+", " ", plain) in REFUSALS
+
+
+def is_apology(text: str) -> bool:
+    """A short text says that there is no answer, whatever else it says to the grader."""
+    return len(text) <= _MAX_REFUSAL and bool(REFUSING.search(text.replace("’", "'")))
 
 
 def without_instructions(text: str, *, dense: bool, known: str = "") -> tuple[str, bool]:

@@ -19,7 +19,7 @@ from cinnabar_grader.semantic.encoders import (
     UseM3,
 )
 from cinnabar_grader.semantic.features import EMBEDDING, LEXICAL, Text, features
-from cinnabar_grader.semantic.guards import Verdict, guard, is_refusal, without_instructions
+from cinnabar_grader.semantic.guards import Verdict, guard, is_apology, is_refusal, without_instructions
 from cinnabar_grader.semantic.recent import Recent
 from cinnabar_grader.semantic.scores import REVIEWED, Flag, SemanticRequest, SemanticScore
 from cinnabar_grader.semantic.strays import strays
@@ -228,7 +228,9 @@ def _prepare(request: SemanticRequest) -> _Prepared:
         remaining, instructed = without_instructions(
             answer, dense=script is Script.CHINESE, known="\n".join((question, *references))
         )
-        if instructed:
+        if instructed and not any(c.isalnum() for c in remaining) and is_apology(answer):
+            flags.add(Flag.REFUSAL)
+        elif instructed:
             flags.add(Flag.INSTRUCTION_LIKE)
             answer = remaining
         if not any(c.isalnum() for c in answer):
