@@ -47,6 +47,7 @@ class ScriptedWorker:
         self.receipts: dict[str, pb.Receipt.Result.ValueType] = {}
         self.cancelled: set[str] = set()
         self.pulses = 0
+        self.loads: dict[str, pb.Pulse.QueueLoad] = {}
         self.ended: BaseException | None = None
         self.done = False
         self._changed = asyncio.Condition()
@@ -144,6 +145,7 @@ class ScriptedWorker:
                 self.cancelled |= set(message.cancellations.lease_tokens)
             case "pulse":
                 self.pulses += 1
+                self.loads |= {load.queue: load for load in message.pulse.loads}
             case None:
                 raise AssertionError("a message that says nothing")
 

@@ -49,6 +49,31 @@ async def raw_stream(target: str) -> AsyncGenerator[grpc.aio.StreamStreamCall[by
         )()
 
 
+async def test_pulses_tell_workers_how_their_queues_are(parts: Suite) -> None:
+    scheduler = await parts.scheduler(lease_seconds="1")
+    revision = parts.storage.add_revision()
+    async with worker(scheduler.target) as one:
+        await one.hello("free-text", "numeric")
+        await scheduler.enqueue(parts.storage.add_tasks(7, revision=revision))
+        await one.until(lambda: one.loads and one.loads["free-text"].ready == 7, "what waits")
+        load = one.loads["free-text"]
+        assert (load.leased, load.workers, load.HasField("predicted_work")) == (0, 1, False)
+        assert one.loads["numeric"].ready == 0
+        assert not one.loads["numeric"].HasField("oldest_age")
+        await one.grade(await one.take(2))
+        await one.take(1)
+        await one.until(
+            lambda: one.loads["free-text"].ready == 4 and one.loads["free-text"].leased == 1, "what waits now"
+        )
+        load = one.loads["free-text"]
+        mean = (await scheduler.stats()).service_time.mean.ToNanoseconds() / 1e9
+        assert load.predicted_work.ToNanoseconds() / 1e9 == pytest.approx(4 * mean, rel=0.05)
+        assert load.oldest_age.ToNanoseconds() > 0
+        paused = queue_pb.ControlQueueRequest(queue="free-text", state=queue_pb.PAUSED, actor="ops")
+        await scheduler.queue.ControlQueue(paused, timeout=5)
+        await one.until(lambda: one.loads["free-text"].ready == 0, "nothing can be had of a paused queue")
+
+
 @pytest.mark.parametrize(
     "messages",
     [

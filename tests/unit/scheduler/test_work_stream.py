@@ -9,6 +9,8 @@ from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.adapters.memory_progress import MemoryProgress
 from cinnabar_scheduler.dispatch import Dispatcher
 from cinnabar_scheduler.items import ItemSource
+from cinnabar_scheduler.load import Loads
+from cinnabar_scheduler.load_board import LoadBoard
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.progress import ProgressReports
 from cinnabar_scheduler.service_times import ServiceTimes
@@ -43,7 +45,12 @@ async def test_a_worker_that_does_not_read_is_not_read_from() -> None:
     terms = Terms(lease_seconds=15, max_credits=10)
     files = WorkFiles(queue, MemoryFiles(), dispatcher.sessions)
     reports = ProgressReports(MemoryProgress(queue), bus, bus.changed.append)
-    service = WorkService(queue, dispatcher, outcomes, asyncio.Event(), terms, ServiceTimes(), files, reports)
+    times = ServiceTimes()
+    loads = Loads(queue, dispatcher.sessions, times, SystemClock())
+    board = LoadBoard(loads, dispatcher.sessions, interval_seconds=5)
+    service = WorkService(
+        *(queue, dispatcher, outcomes, asyncio.Event(), terms, times, files, reports, board)
+    )
     context = Deaf()
     handler = asyncio.ensure_future(service.Work(None, cast("Any", context)))
     await context.writing.wait()

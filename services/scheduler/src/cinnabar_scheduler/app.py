@@ -51,6 +51,7 @@ from cinnabar_scheduler.followers import Followers
 from cinnabar_scheduler.items import ItemSource
 from cinnabar_scheduler.leadership import Leadership
 from cinnabar_scheduler.load import Loads
+from cinnabar_scheduler.load_board import LoadBoard
 from cinnabar_scheduler.locks import Locks
 from cinnabar_scheduler.metrics import Metrics, admission_samples, conservation_samples, leader_samples
 from cinnabar_scheduler.model_call_service import ModelCallService
@@ -157,6 +158,14 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             return policy.current.tenant(tenant).weight / policy.current.default_tenant.weight
 
         loads = Loads(queue, dispatcher.sessions, times, redis_clock, weight)
+        terms = Terms(
+            lease_seconds=config.lease_seconds,
+            max_credits=config.max_credits,
+            silence_limit_seconds=config.silence_limit_seconds,
+        )
+        load_board = LoadBoard(loads, dispatcher.sessions, interval_seconds=terms.heartbeat_seconds)
+        counting = side_tasks.create_task(load_board.run(), name="load-board")
+        stack.callback(counting.cancel)
         if config.metrics_listen:
             metrics = Metrics(
                 loads,
@@ -174,11 +183,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
             dispatcher,
             outcomes,
             leaving,
-            Terms(
-                lease_seconds=config.lease_seconds,
-                max_credits=config.max_credits,
-                silence_limit_seconds=config.silence_limit_seconds,
-            ),
+            terms,
             times,
             WorkFiles(
                 queue,
@@ -186,6 +191,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                 dispatcher.sessions,
             ),
             ProgressReports(progress, bus, followers.tell),
+            load_board,
         )
 
         def register(server: grpc.aio.Server) -> None:

@@ -306,6 +306,18 @@ def deliveries(delivery: Delivery, unreadable: Callable[[Lease], None]) -> Itera
         yield response
 
 
+def queue_load(load: Load) -> work_pb.Pulse.QueueLoad:
+    """The load of one queue, for workers."""
+    message = work_pb.Pulse.QueueLoad(
+        queue=load.queue, ready=load.available, leased=load.counts.leased, workers=load.workers
+    )
+    if load.available:
+        _set_seconds(message.oldest_age, load.oldest_age_seconds)
+    if load.time is not None:
+        _set_seconds(message.predicted_work, load.available * load.time.mean)
+    return message
+
+
 def queue_stats(load: Load) -> queue_pb.QueueStats:
     """The state of a queue as operators and gateways see it."""
     counts = load.counts

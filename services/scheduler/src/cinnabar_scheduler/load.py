@@ -45,6 +45,11 @@ class Load:
         return self.counts.ready - self.counts.capped + self.counts.leased
 
     @property
+    def available(self) -> int:
+        """Ready tasks that a worker could have at once, had it credits."""
+        return 0 if self.counts.state is QueueState.PAUSED else max(0, self.counts.ready - self.counts.capped)
+
+    @property
     def work_seconds(self) -> float | None:
         """Predicted work, for one credit: tasks ready or under lease, times the mean time under lease."""
         return None if self.time is None else (self.counts.ready + self.counts.leased) * self.time.mean

@@ -20,6 +20,7 @@ from cinnabar.scheduler.v1.work_service_pb2_grpc import WorkServiceServicer
 from cinnabar_common.errors import DependencyUnavailable, WorkerProtocolViolation
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Attachment, Delivery, Dispatcher
+from cinnabar_scheduler.load_board import LoadBoard
 from cinnabar_scheduler.outcomes import Failure, Fate, Outcomes
 from cinnabar_scheduler.ports import Queue, QueueUnavailable
 from cinnabar_scheduler.progress import ProgressReports
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 MAX_REPORTS_IN_FLIGHT = 16
 # A worker that does not read is not read from either.
 MAX_UNREAD = 64
+# With so many messages unread it needs no proof of life besides.
+UNREAD_AT_PULSE = 4
 HEARTBEATS_PER_LEASE = 3
 # A worker that has said nothing for so many heartbeat intervals gets no new leases until it speaks.
 QUIET_INTERVALS = 2
@@ -98,10 +101,12 @@ class WorkService(WorkServiceServicer):
         times: ServiceTimes,
         files: WorkFiles,
         reports: ProgressReports,
+        board: LoadBoard,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
+        self._board = board
         self._leaving = leaving
         self._terms = terms
         self._times = times
@@ -121,7 +126,7 @@ class WorkService(WorkServiceServicer):
     ) -> None:
         stream = _WorkStream(
             *(self._queue, self._dispatcher, self._outcomes, context),
-            *(self._leaving, self._terms, self._times, self._files, self._reports),
+            *(self._leaving, self._terms, self._times, self._files, self._reports, self._board),
         )
         await stream.run(self._terms.session())
 
@@ -138,10 +143,13 @@ class _WorkStream:
         times: ServiceTimes,
         files: WorkFiles,
         reports: ProgressReports,
+        board: LoadBoard,
     ) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
         self._outcomes = outcomes
+        self._board = board
+        self._round = 0
         self._files = files
         self._reports = reports
         self._context = context
@@ -275,9 +283,16 @@ class _WorkStream:
             if session.quiet and not was_quiet:
                 log.info("worker says nothing", extra={"worker": session.worker})
             # Whatever else waits to be written is a proof of life too.
-            if session.worker and number % math.ceil(interval / step) == 0 and self._outbox.empty():
-                self._outbox.put_nowait(pb.WorkResponse(pulse=pb.Pulse()))
+            due = session.worker and number % math.ceil(interval / step) == 0
+            if due and self._outbox.qsize() < UNREAD_AT_PULSE:
+                self._outbox.put_nowait(pb.WorkResponse(pulse=self._pulse(session)))
         raise AssertionError("counting ends")
+
+    def _pulse(self, session: WorkerSession) -> pb.Pulse:
+        if self._board.round == self._round:
+            return pb.Pulse()
+        self._round = self._board.round
+        return pb.Pulse(loads=map(convert.queue_load, self._board.of(session.queues)))
 
     def _welcome(self, session: WorkerSession) -> pb.WorkResponse:
         return pb.WorkResponse(
