@@ -1,6 +1,8 @@
 """What the queue knows of tasks, epochs and locks."""
 
-from cinnabar_scheduler.tasks import QueueName
+from dataclasses import replace
+
+from cinnabar_scheduler.tasks import KNOWN_QUEUES, QueueName
 from tests.support.scheduler_adapters import Harness
 from tests.support.scheduler_queue import FREE, QUEUE, START_MS, task
 
@@ -53,6 +55,13 @@ async def test_a_lease_carries_its_task_unchanged(harness: Harness) -> None:
     assert (lease.task, lease.submission, lease.item, lease.tenant) == ("s/q1", "s", "q1", "t9")
     assert (lease.generation, lease.delivery, lease.queue) == (7, 1, QUEUE)
     assert (lease.item_key, lease.revision, lease.answer) == ("rev/q1", "rev", answer)
+    assert not lease.upgrade
+
+
+async def test_a_lease_says_that_its_task_is_an_upgrade(harness: Harness) -> None:
+    await harness.queue.enqueue([replace(task("s", item_key="rev/q1", answer=b"a"), upgrade=True)])
+    (lease,) = (await harness.queue.lease(QUEUE, 1, free=FREE)).leases
+    assert (lease.upgrade, lease.item_key, lease.answer) == (True, "rev/q1", b"a")
 
 
 async def test_missing_names_what_no_queue_knows(harness: Harness) -> None:
@@ -106,7 +115,7 @@ async def test_counts(harness: Harness) -> None:
 
 async def test_queues_are_those_known_and_those_used(harness: Harness) -> None:
     await harness.queue.enqueue([task(queue=QueueName("essay"))])
-    assert await harness.queue.queues() == {"choice", "numeric", "text", "free-text", "essay"}
+    assert await harness.queue.queues() == {*KNOWN_QUEUES, "essay"}
     assert await harness.other.queues() == await harness.queue.queues()
 
 

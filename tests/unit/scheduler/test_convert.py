@@ -3,14 +3,16 @@
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
+from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar_common.errors import InvalidRequest
 from cinnabar_scheduler import convert
 from cinnabar_scheduler.dispatch import Delivery
 from cinnabar_scheduler.outcomes import Fate
 from cinnabar_scheduler.ports import Changed
+from cinnabar_scheduler.tasks import Grade as DomainGrade
 from cinnabar_scheduler.tasks import HeadStart, Lease, LeaseToken, Position
 from tests.support.scheduler_queue import QUEUE
 
@@ -46,6 +48,7 @@ def violated(request: pb.EnqueueRequest) -> list[str]:
         ("generation", -1),
         ("item_key", "r1"),
         ("item_key", "r1/q1\nmore"),
+        ("item_key", "r1/q1 upgrade"),
     ],
 )
 def test_a_task_that_breaks_a_rule_names_its_field(field: str, value: object) -> None:
@@ -153,3 +156,22 @@ def test_an_unreadable_answer_is_left_out_but_its_item_is_not() -> None:
 def test_cancellations_go_out_alone() -> None:
     (message,) = convert.deliveries(Delivery(cancelled=[LeaseToken("1-a")]), lambda lease: None)
     assert list(message.cancellations.lease_tokens) == ["1-a"]
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_an_upgrade_is_one_from_the_queue_to_the_worker(upgrade: bool) -> None:
+    [task] = convert.tasks(pb.EnqueueRequest(tasks=[queued(upgrade=upgrade)]), NOW_MS)
+    assert task.upgrade is upgrade
+    lease = Lease("s1/q1", LeaseToken("1-x"), 2, 1, "t1", QUEUE, "r1/q1", b"", upgrade=upgrade)
+    [response] = convert.deliveries(Delivery(leases=[lease], items={}), lambda lease: None)
+    assert [one.upgrade for one in response.leases.tasks] == [upgrade]
+
+
+@pytest.mark.parametrize("upgradable", [False, True])
+def test_a_grade_says_whether_it_may_be_replaced(upgradable: bool) -> None:
+    verdict = Grade(
+        score=1, max_score=2, criteria=[CriterionScore(score=1, max_score=2)], upgradable=upgradable
+    )
+    grade = convert.grade(work_pb.Outcome(grade=verdict))
+    assert isinstance(grade, DomainGrade)
+    assert grade.upgradable is upgradable
