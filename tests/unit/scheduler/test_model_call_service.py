@@ -13,6 +13,7 @@ from cinnabar.scheduler.v1.model_call_service_pb2_grpc import ModelCallServiceSt
 from cinnabar_common.channels import channel
 from cinnabar_common.errors import InvalidRequest, SuiteError, from_rpc_error
 from cinnabar_scheduler.adapters.memory_model_calls import MemoryModelCalls
+from cinnabar_scheduler.metrics import model_samples
 from cinnabar_scheduler.model_calls import ModelCallsUnavailable, ProviderAway, Spent
 from cinnabar_scheduler.model_policy import Budget, Budgets, Period
 from cinnabar_scheduler.policy import Policy, TenantPolicy
@@ -118,6 +119,10 @@ async def test_the_breaker_shows_in_every_answer_and_in_health(asked: Asked) -> 
     assert provider.retry_time.ToMilliseconds() == 1_700_000_060_000
     with pytest.raises(ProviderAway, match="cloud"):
         await asked.desk.calls.healthy()
+    told = [(one.name, one.value, one.labels) for one in model_samples(asked.desk.calls)]
+    assert ("cinnabar_model_calls_total", 5, {"provider": "cloud", "answer": "permit"}) in told
+    assert ("cinnabar_model_calls_total", 1, {"provider": "cloud", "answer": "breaker_open"}) in told
+    assert ("cinnabar_model_breaker_open", 1.0, {"provider": "cloud"}) in told
 
 
 async def test_who_holds_no_lease_is_told_nothing(asked: Asked) -> None:

@@ -53,7 +53,13 @@ from cinnabar_scheduler.leadership import Leadership
 from cinnabar_scheduler.load import Loads
 from cinnabar_scheduler.load_board import LoadBoard
 from cinnabar_scheduler.locks import Locks
-from cinnabar_scheduler.metrics import Metrics, admission_samples, conservation_samples, leader_samples
+from cinnabar_scheduler.metrics import (
+    Metrics,
+    admission_samples,
+    conservation_samples,
+    leader_samples,
+    model_samples,
+)
 from cinnabar_scheduler.model_call_service import ModelCallService
 from cinnabar_scheduler.model_calls import ModelCalls
 from cinnabar_scheduler.outcomes import Outcomes
@@ -174,6 +180,7 @@ async def running(config: SchedulerConfig) -> AsyncGenerator[int]:
                     lambda: admission_samples(admissions.counters),
                     lambda: leader_samples(leads=leadership.is_leader),
                     lambda: conservation_samples(conservation.last),
+                    lambda: model_samples(model_calls),
                 ],
             )
             await stack.enter_async_context(serving_metrics(config.metrics_listen, metrics.text))

@@ -12,6 +12,7 @@ from cinnabar_common.metrics import Sample, Source, exposition, families
 from cinnabar_scheduler.admission import AdmissionCounters
 from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.load import Load, Loads
+from cinnabar_scheduler.model_calls import BreakerState, ModelCalls
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tally import Tally
 
@@ -58,6 +59,22 @@ def conservation_samples(last: Snapshot | None) -> Iterable[Sample]:
     )
     yield Sample("cinnabar_sweep_missing", "Open tasks that the last sweep had to queue.", last.missing)
     yield Sample("cinnabar_sweep_orphaned", "Tasks that the last sweep had to remove.", last.orphaned)
+
+
+def model_samples(calls: ModelCalls) -> Iterable[Sample]:
+    """What graders that asked here were told, and the providers as all schedulers know them."""
+    for (provider, answer), count in sorted(calls.answered.items()):
+        yield Sample(
+            "cinnabar_model_calls_total",
+            "Calls of language models that were asked for, by the answer.",
+            count,
+            {"provider": provider, "answer": answer},
+        )
+    for state in calls.seen:
+        labels = {"provider": state.provider}
+        away = state.breaker is not BreakerState.CLOSED
+        yield Sample("cinnabar_model_breaker_open", "Whether the breaker is not closed.", float(away), labels)
+        yield Sample("cinnabar_model_calls_under_way", "Calls under way.", state.calls, labels)
 
 
 class Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -292,6 +293,9 @@ class ModelCalls:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
+        # Answers since the start by (provider, what it was), and the providers as last looked at.
+        self.answered = Counter[tuple[str, str]]()
+        self.seen: list[ProviderState] = []
 
     async def begin(
         self,
@@ -316,10 +320,12 @@ class ModelCalls:
             timeout_seconds=timeout_seconds,
         )
         try:
-            return await self._store.begin(call)
+            answer = await self._store.begin(call)
         except BudgetsUnknown:
             await self._restore(place.tenant)
-        return await self._store.begin(call)
+            answer = await self._store.begin(call)
+        self.answered[provider, _name_of(answer)] += 1
+        return answer
 
     async def end(self, token: str, ending: Ending) -> BreakerState:
         """See ModelCallStore."""
@@ -327,13 +333,12 @@ class ModelCalls:
 
     async def providers(self) -> list[ProviderState]:
         """See ModelCallStore."""
-        return await self._store.providers()
+        self.seen = await self._store.providers()
+        return self.seen
 
     async def healthy(self) -> None:
         """Raises ProviderAway unless every breaker is closed."""
-        away = [
-            one.provider for one in await self._store.providers() if one.breaker is not BreakerState.CLOSED
-        ]
+        away = [one.provider for one in await self.providers() if one.breaker is not BreakerState.CLOSED]
         if away:
             raise ProviderAway(", ".join(away))
 
@@ -369,6 +374,16 @@ class ModelCalls:
 
     async def _restore(self, tenant: str) -> None:
         await self._store.restore(tenant, await self._ledger.spent(tenant))
+
+
+def _name_of(answer: Answer) -> str:
+    match answer:
+        case Permit():
+            return "permit"
+        case Shared():
+            return "shared"
+        case Wait() | Denied():
+            return answer.reason.name.lower()
 
 
 def purses_of(budgets: Budgets, place: Place, now: float) -> tuple[Purse, ...]:
