@@ -17,13 +17,17 @@ from cinnabar_gateway import exports
 from cinnabar_gateway.adapters.memory import MemoryStorage
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.records import SubmissionPage
+from tests.support.gateway_code import code_answers, code_grade, code_item
 from tests.support.gateway_world import (
+    COURSE,
     INSTRUCTOR,
     OPERATOR,
     PARENT,
     STUDENT,
     Metadata,
     World,
+    answers,
+    create_request,
     credential,
     items,
     key_of,
@@ -225,3 +229,42 @@ async def test_a_file_that_breaks_off_says_so_twice(
     lines = b"".join(received).decode().splitlines()
     assert "bob" in lines[-2]
     assert "INCOMPLETE: this file is not complete: shards/1" in lines[-1]
+
+
+async def test_tests_of_programs_are_tests_and_hidden_ones_stay_hidden() -> None:
+    async with world() as gateway:
+        spec = pb.Assignment(items=[code_item(), items()[0]])
+        await gateway.assignments.CreateAssignment(
+            pb.CreateAssignmentRequest(parent=COURSE, assignment=spec, assignment_id="a1"),
+            metadata=INSTRUCTOR,
+        )
+        request = create_request(author="ann")
+        request.submission.ClearField("answers")
+        request.submission.answers.extend([code_answers()[0], answers()[0]])
+        made = await gateway.submissions.CreateSubmission(request, metadata=INSTRUCTOR)
+        grade = code_grade().SerializeToString()
+        gateway.storage.grade(key_of(made), "search", score=1, grade=grade)
+        results = json.loads(await export(gateway, format=GRADESCOPE))["results"]
+        assert results["score"] == 1
+        assert results["output"].endswith("search: 1 of 2 tests passed.")
+        assert [(one["number"], one["name"], one["visibility"]) for one in results["tests"]] == [
+            ("1.1", "search: call", "visible"),
+            ("1.2", "search: A corner", "hidden"),
+            ("2", "pick", "visible"),
+        ]
+        seen, hidden, _ = results["tests"]
+        assert (seen["score"], seen["max_score"], seen["status"], seen["output"]) == (
+            1,
+            1,
+            "passed",
+            "fine\nseen",
+        )
+        assert (hidden["score"], hidden["status"], hidden["extra_data"]["verdict"]) == (
+            0,
+            "failed",
+            "WRONG_ANSWER",
+        )
+        shown = json.dumps({**results, "tests": [one for one in results["tests"] if one is not hidden]})
+        assert "secret" not in shown
+        [row] = table(await export(gateway))
+        assert (row["search score"], row["search points"]) == ("1", "4")

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.submission_service_pb2 import CreateSubmissionRequest, Submission
 from cinnabar.grader.v1.grade_pb2 import Answer
-from cinnabar.grader.v1.item_pb2 import Item
+from cinnabar.grader.v1.item_pb2 import Item, SourceFile
 from cinnabar_client.filling import filled, join, keyed
 from cinnabar_common.errors import FieldViolation
 from cinnabar_common.names import ID_RULE, AssignmentName, CourseName, is_id
@@ -97,15 +97,20 @@ def answer_to(item: Item, value: object) -> Answer:
     """The answer ``value`` to ``item``, by the item's kind.
 
     Text: a string. Choice: a list of option ids, or one string of them with commas. Numeric: a number, a
-    string such as "9.81 m/s^2", or {"number": 9.81, "unit": "m/s^2"}. The wrappings {"text": …} and
-    {"choice": […]} are understood too. Raises InvalidInput.
+    string such as "9.81 m/s^2", or {"number": 9.81, "unit": "m/s^2"}. Code: its one source as a string, or
+    {"files": {path: content}}. Custom: a string, a list of option ids, or any of the wrappings. The
+    wrappings {"text": …} and {"choice": […]} are understood too. Raises InvalidInput.
     """
     kind = item.WhichOneof("grader")
     if isinstance(value, dict):
         given = cast("dict[str, object]", value)
         if kind == "numeric" and given.keys() <= {"number", "unit"} and "number" in given:
             return _number(item.item, given["number"], given.get("unit", ""))
-        key = "choice" if kind == "choice" else "text"
+        if kind in ("code", "custom") and given.keys() == {"files"}:
+            return _program(item, given["files"])
+        if kind == "custom" and "number" in given and given.keys() <= {"number", "unit"}:
+            return _number(item.item, given["number"], given.get("unit", ""))
+        key = "choice" if kind == "choice" or (kind == "custom" and "choice" in given) else "text"
         if given.keys() != {key}:
             raise _bad(item, f"must be an answer to a {kind} item")
         value = given[key]
@@ -113,7 +118,7 @@ def answer_to(item: Item, value: object) -> Answer:
         case "choice", str():
             options = [part.strip() for part in value.split(",") if part.strip()]
             return Answer(item=item.item, choice=Answer.Choice(options=options))
-        case "choice", list():
+        case "choice" | "custom", list():
             return Answer(
                 item=item.item,
                 choice=Answer.Choice(options=[str(option) for option in cast("list[object]", value)]),
@@ -218,6 +223,14 @@ def _number(item: str, value: object, unit: object) -> Answer:
     if not isinstance(unit, str):
         raise InvalidInput([FieldViolation(item, "must have a text as its unit")])
     return Answer(item=item, number=Answer.Number(value=float(value), unit=unit))
+
+
+def _program(item: Item, files: object) -> Answer:
+    contents = cast("dict[object, object]", files) if isinstance(files, dict) else {}
+    if not contents or not all(isinstance(text, str) for pair in contents.items() for text in pair):
+        raise _bad(item, "must have files: contents by path, all of them texts")
+    sources = [SourceFile(path=str(path), content=str(content)) for path, content in contents.items()]
+    return Answer(item=item.item, code=Answer.Code(files=sources))
 
 
 def _bad(item: Item, rule: str) -> InvalidInput:

@@ -18,8 +18,9 @@ from rich.text import Text
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.gateway.v1.operations_service_pb2 import Conservation, DeadLetter, HealthReport, Queue
 from cinnabar.gateway.v1.submission_service_pb2 import GradingEstimate, ItemResult, Submission
-from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade, Provenance
-from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
+from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade
+from cinnabar.grader.v1.item_pb2 import CodeSpec, FreeTextSpec, Item
+from cinnabar_client import verdicts
 
 _STATE_STYLES = {
     "GRADED": "green",
@@ -49,6 +50,8 @@ def answer_text(answer: Answer) -> str:
             return ", ".join(answer.choice.options) or "(none)"
         case "number":
             return f"{answer.number.value:g} {answer.number.unit}".rstrip()
+        case "code":
+            return ", ".join(f"{file.path} ({len(file.content)} characters)" for file in answer.code.files)
         case "file":
             return f"{answer.file.upload} ({answer.file.content_type}, {answer.file.size_bytes} bytes)"
         case _:
@@ -62,8 +65,7 @@ def assignment(resource: Assignment) -> RenderableType:
         table.add_column(heading, no_wrap=True, style="bold" if heading == "item" else "")
     table.add_column("question", ratio=1)
     for item in resource.items:
-        kind = (item.WhichOneof("grader") or "?").replace("_", "-")
-        table.add_row(item.item, kind, points(item.points), Text(_short(item.prompt)))
+        table.add_row(item.item, _kind(item), points(item.points), Text(_short(item.prompt)))
     head = Text.assemble((resource.display_name or resource.name, "bold"), "\n", (_facts(resource), "dim"))
     return Panel(Group(head, Text(), table), title=Text(resource.name), title_align="left")
 
@@ -101,6 +103,7 @@ def submission_line(resource: Submission) -> Text:
         _state(_state_name(resource)),
         f"  {graded}/{len(resource.results)} items graded, ",
         f"{points(resource.score)} of {points(resource.max_score)} points",
+        *(f"\n{one.item}: {verdicts.tally(one.progress)}" for one in resource.results if one.progress),
     )
 
 
@@ -133,6 +136,8 @@ def item_result(result: ItemResult, answer: Answer | None = None, item: Item | N
         parts += _grade_parts(result.grade, {c.criterion: c.description for c in _criteria(item)})
     else:
         parts.append(Text.assemble(_state(ItemResult.State.Name(result.state)), "  no grade yet"))
+    if result.progress:
+        parts += [Text(verdicts.tally(result.progress)), verdicts.tests(result.progress)]
     title = Text.assemble(
         (result.item, "bold"), f"  generation {result.generation}" * (result.generation > 1)
     )
@@ -242,10 +247,17 @@ def _grade_parts(grade: Grade, descriptions: Mapping[str, str]) -> list[Renderab
     ]
     if grade.needs_review:
         parts.append(Text.assemble(("review  ", "dim"), ("a person should look at this grade", "yellow")))
+    if grade.tests:
+        parts.append(verdicts.tests(grade.tests))
+    told = {test.test for test in grade.tests}
+    shown = [one for one in grade.criteria if one.criterion not in told or one.provenance.fallback]
+    if not shown:  # each test is a criterion, and the table of tests says more
+        made_by = verdicts.provenance(grade.criteria[0].provenance) if grade.criteria else Text()
+        return [*parts, Text.assemble(("by      ", "dim"), made_by)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("criterion", "points", "why", "sure", "by"):
         table.add_column(heading, header_style="dim", no_wrap=heading == "points")
-    for score in grade.criteria:
+    for score in shown:
         table.add_row(*_criterion_row(score, descriptions))
     return [*parts, table]
 
@@ -254,17 +266,23 @@ def _criterion_row(score: CriterionScore, descriptions: Mapping[str, str]) -> tu
     why = score.feedback or descriptions.get(score.criterion, "")
     sure = f"{score.confidence:.0%}" if score.confidence else "-"
     earned = f"{points(score.score)} / {points(score.max_score)}"
-    return score.criterion, earned, Text(why), sure, _provenance(score.provenance)
-
-
-def _provenance(made_by: Provenance) -> Text:
-    model = f", {made_by.model}" if made_by.model else ""
-    text = Text(f"{made_by.grader} {made_by.version}{model}", style="dim")
-    return text.append(" (stood in for another)", style="yellow") if made_by.fallback else text
+    words = Text(why)
+    if score.evidence:
+        words.append("\n" if why else "").append_text(verdicts.quotes(score.evidence))
+    return score.criterion, earned, words, sure, verdicts.provenance(score.provenance)
 
 
 def _criteria(item: Item | None) -> Iterable[FreeTextSpec.Criterion]:
-    return item.free_text.criteria if item is not None else ()
+    return (*item.free_text.criteria, *item.custom.criteria) if item is not None else ()
+
+
+def _kind(item: Item) -> str:
+    kind = (item.WhichOneof("grader") or "?").replace("_", "-")
+    if item.HasField("code"):
+        return f"{kind} ({CodeSpec.Language.Name(item.code.language).lower()})"
+    if item.HasField("custom"):
+        return f"{kind} ({item.custom.kind})"
+    return f"{kind} (llm)" if item.free_text.HasField("llm") else kind
 
 
 def _facts(resource: Assignment) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment, ExportGradesRequest
-from cinnabar.grader.v1.grade_pb2 import Grade
+from cinnabar.grader.v1.grade_pb2 import Grade, TestResult
 from cinnabar_common.errors import FieldViolation, InvalidRequest, SuiteError
 from cinnabar_common.names import AssignmentName
 from cinnabar_gateway.exports import Export, ExportedSubmission, Points
@@ -210,11 +210,20 @@ class Gradescope:
         document: dict[str, object] = {
             "score": _total(result.score or 0.0 for result in results),
             "visibility": "visible",
-            "tests": [_test(number, result) for number, result in enumerate(results, start=1)],
+            "tests": [
+                test for number, result in enumerate(results, start=1) for test in _tests(number, result)
+            ],
             "extra_data": {"state": state.name, "revision_id": one.submission.revision_id},
         }
+        output = [
+            f"{result.item}: {result.grade.feedback}"
+            for result in results
+            if result.grade is not None and result.grade.tests and result.grade.feedback
+        ]
         if state is not SubmissionState.GRADED:
-            document["output"] = f"Not all of it is graded: {state.name}."
+            output.insert(0, f"Not all of it is graded: {state.name}.")
+        if output:
+            document["output"] = "\n".join(output)
         return {
             "submission": str(one.submission.name),
             "student": one.submission.author,
@@ -224,6 +233,34 @@ class Gradescope:
     def incomplete(self, message: str) -> str:
         """See Format."""
         return json.dumps({"error": f"{_INCOMPLETE}: {message}"}) + "\n"
+
+
+def _tests(number: int, result: _ItemResult) -> list[dict[str, object]]:
+    """The tests of a program one by one; any other item is a test itself."""
+    if result.grade is None or not result.grade.tests:
+        return [_test(number, result)]
+    return [
+        {
+            "name": f"{result.item}: {one.title or one.test}",
+            "number": f"{number}.{index}",
+            "score": one.score,
+            "max_score": one.max_score,
+            "status": "passed" if one.verdict == TestResult.ACCEPTED else "failed",
+            "visibility": "hidden" if one.hidden else "visible",
+            "output": "\n".join(filter(None, [one.message, one.output])),
+            "output_format": "text",
+            "extra_data": {
+                "item": result.item,
+                "test": one.test,
+                "verdict": TestResult.Verdict.Name(one.verdict),
+                "state": result.state.name,
+                "generation": result.generation,
+                "needs_review": result.grade.needs_review,
+                "flags": list(result.grade.flags),
+            },
+        }
+        for index, one in enumerate(result.grade.tests, start=1)
+    ]
 
 
 def _test(number: int, result: _ItemResult) -> dict[str, object]:

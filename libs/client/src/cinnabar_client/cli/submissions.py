@@ -42,7 +42,8 @@ _PRIORITIES = {"low": Submission.LOW, "normal": Submission.NORMAL, "high": Submi
     "files",
     multiple=True,
     metavar="ITEM=PATH",
-    help="The answer to a text item from a file, which is uploaded first.",
+    help="The answer to a text item from a file, which is uploaded first; to a code item from a source, "
+    "a folder of sources, or a .zip.",
 )
 @click.option(
     "--file",

@@ -14,6 +14,7 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer
 from cinnabar_client.cli.command import Session, api_command
 from cinnabar_client.convert import assignment_name
+from cinnabar_client.programs import Program, read_program
 
 _DEFAULT_TYPE = "text/plain"
 
@@ -26,20 +27,37 @@ def content_type_of(path: str) -> str:
 async def uploaded(
     session: Session, asked: Assignment, given: Mapping[str, object], paths: Mapping[str, str], author: str
 ) -> list[Answer]:
-    """The answers that are files, each of them uploaded; ``given`` are answers that are there already."""
-    free = {item.item for item in asked.items} - given.keys()
-    contents: dict[str, bytes] = {}
+    """The answers from files; ``given`` are answers that are there already.
+
+    Small programs go into their answers as they are; everything else is uploaded.
+    """
+    items = {item.item: item for item in asked.items if item.item not in given}
+    programs: dict[str, Program] = {}
     for item, path in paths.items():
-        if item not in free:
+        if item not in items:
             raise click.UsageError(f"--answer-file: {item} is no item of {asked.name}, or has an answer")
-        contents[item] = await asyncio.to_thread(_read, path)
+        if items[item].HasField("code"):
+            programs[item] = await asyncio.to_thread(_read_program, item, path)
+        else:
+            content = await asyncio.to_thread(_read, path)
+            programs[item] = Program(content=content, content_type=content_type_of(path))
     answers: list[Answer] = []
-    for item, content in contents.items():
+    for item, program in programs.items():
+        if program.answer is not None:
+            answers.append(program.answer)
+            continue
         made = await session.client.upload(
-            asked.name, item, content, content_type=content_type_of(paths[item]), author=author
+            asked.name, item, program.content, content_type=program.content_type, author=author
         )
         answers.append(Answer(item=item, file=Answer.File(upload=made.name)))
     return answers
+
+
+def _read_program(item: str, path: str) -> Program:
+    try:
+        return read_program(item, Path(path))
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _read(path: str) -> bytes:
