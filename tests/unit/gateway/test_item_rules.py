@@ -22,6 +22,7 @@ from cinnabar.grader.v1.item_pb2 import (
     TextSpec,
 )
 from cinnabar_gateway.assignment_rules import assignment_violations
+from cinnabar_grader.code_convert import code_item as compiled
 from tests.support.any_message import any_message
 from tests.support.gateway_code import code_item, code_items, custom_item, llm_item, script_item
 from tests.support.gateway_world import items
@@ -336,13 +337,44 @@ def test_any_python_literal_may_be_expected(expected: str) -> None:
 
 def test_large_expected_values_are_checked_quickly() -> None:
     item = code_item()
-    item.code.tests[0].call.expected = "[" + "1, " * 300_000 + "1]"
-    item.code.tests[1].call.expected = "(" + "1, " * 300_000 + "1)"
+    item.code.tests[0].call.expected = "[" + "1, " * 99_000 + "1]"
+    assert violations_of(item) == []
+    item.code.tests[0].call.expected = "(" + "1, " * 99_000 + "1)"
+    item.code.tests[1].call.expected = "(" + "2, " * 99_000 + "2)"
     began = time.process_time()
     ((field, rule),) = violations_of(item)
     assert field == "a.items[0].code.tests[1].call.expected"
     assert "too much to check" in rule
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 2
+
+
+LITERALS = (
+    *("(1, 'a', b'x', {1: 2}, {3}, None, True, -1.5, 1+2j)", "[1, 2]", " 3 ", "'null'", "...", "set()"),
+    *("1e999", "{1: 2, 1: 3}", "'a' 'b'", "0x1f", "# c\n3", "{[1]: 2}", "9" * 4000, "9" * 5000, "NaN", "--1"),
+    *(
+        "[" * 61 + "]" * 61,
+        "[" * 60 + "]" * 60,
+        "-" * 50 + "1",
+        "[" + "1," * 200_001 + "]",
+        "f'x'",
+        "()",
+        "1j",
+    ),
+    *("'\\ud800'", "{None: ()}", "(-1,) * 2", "[...]", "{'a': {'b': [1, (2,)]}}", "\n3", "True", "b'\\xff'"),
+)
+
+
+@pytest.mark.parametrize("expected", LITERALS, ids=lambda text: text[:20])
+def test_what_is_taken_here_is_taken_by_the_grader(expected: str) -> None:
+    for item in (code_item(), javascript()):
+        item.code.tests[0].call.expected = expected
+        if not violations_of(item):
+            compiled(item)
+
+
+def test_the_good_items_are_taken_by_the_grader() -> None:
+    for item in (code_item(), javascript(), script_item()):
+        compiled(item)
 
 
 def test_the_cost_of_patterns_is_bounded_for_an_assignment_as_a_whole() -> None:

@@ -7,9 +7,9 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -38,6 +38,9 @@ MAX_CHECKER_BYTES = 256 * 1024
 MAX_PREAMBLE_BYTES = 64 * 1024
 MAX_PYTHON_BYTES = 512 * 1024
 """Of all Python in an assignment that is parsed here; the parser stops everything else meanwhile."""
+MAX_PARTS = 100_000
+MAX_DEPTH = 60
+"""Of an expected value; graders take a little more."""
 _MIB = 1 << 20
 _CPU_SECONDS = (0.01, 60)
 _WALL_SECONDS = (0.01, 120)
@@ -72,9 +75,8 @@ def _problem(source: str, mode: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the student's teacher, not of ours
             if mode == "literal":
-                ast.literal_eval(source)
-            else:
-                ast.parse(source, mode=mode)
+                return _excess(ast.literal_eval(source.strip()))
+            ast.parse(source, mode=mode)
     except SyntaxError as error:
         return f"does not parse: {error.msg}"
     except (ValueError, TypeError, MemoryError, RecursionError) as error:
@@ -204,7 +206,9 @@ def _call(test: CallTest, language: int, at: str, parsing: Parsing) -> Violation
         if not _means_the_same(test.expected) and (problem := parsing.problem(test.expected, "literal")):
             yield FieldViolation(f"{at}.expected", f"must be a Python literal, but it {problem}")
     elif test.expected and language == CodeSpec.Language.JAVASCRIPT and not _is_json(test.expected):
-        yield FieldViolation(f"{at}.expected", "must be JSON")
+        yield FieldViolation(
+            f"{at}.expected", f"must be JSON of at most {MAX_PARTS} values, {MAX_DEPTH} deep"
+        )
 
 
 def _means_the_same(text: str) -> bool:
@@ -214,10 +218,35 @@ def _means_the_same(text: str) -> bool:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text, parse_constant=_refused)
+        value = json.loads(text, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError):
         return False
-    return True
+    return not _excess(value)
+
+
+def _excess(value: object) -> str:
+    """Why a value cannot be compared with: it is too large, too deep, or "..."."""
+    parts = 0
+    pending: list[tuple[object, int]] = [(value, 1)]
+    while pending:
+        part, depth = pending.pop()
+        parts += 1
+        if parts > MAX_PARTS or depth > MAX_DEPTH:
+            return f"has more than {MAX_PARTS} values, or is more than {MAX_DEPTH} deep"
+        if part is ...:
+            return "has an ellipsis"
+        if isinstance(part, dict):
+            pairs = cast("dict[object, object]", part)
+            pending += [(one, depth + 1) for pair in pairs.items() for one in pair]
+        elif isinstance(part, list | tuple | set):
+            pending += [(one, depth + 1) for one in cast("Iterable[object]", part)]
+    return ""
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(text)
+    return number
 
 
 def _refused(name: str) -> NoReturn:
