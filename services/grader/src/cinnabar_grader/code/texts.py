@@ -15,6 +15,7 @@ MAX_TEXTS = 128 * 1024
 SHORT = 200
 """What is left of each message when there are too many long ones."""
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")
+_OF_NODE = re.compile(r"^ +at .*\b(?:node:|\[eval\]).*\n?|^Node\.js v[\d.]+$\n?", re.MULTILINE)
 _LINE_OF_MAIN = re.compile(r'(?<=File "main\.py", line )\d+')
 
 
@@ -39,7 +40,7 @@ def last(content: bytes, limit: int = MAX_TEXT // 2) -> bytes:
 
 def without_folders(text: str, preamble_lines: int = 0) -> str:
     """Names of files without the folders that they lie in here, and lines of Python as the student counts."""
-    text = _FOLDERS.sub("", text)
+    text = _FOLDERS.sub("", _OF_NODE.sub("", text))
     if not preamble_lines:
         return text
     return _LINE_OF_MAIN.sub(
