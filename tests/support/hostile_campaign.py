@@ -132,7 +132,15 @@ def leftovers(sandbox: KeptSandbox) -> list[str]:
 def traces(keeper: int) -> list[str]:
     """What a sandbox that was closed has left."""
     left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/cinnabar-{keeper}-*")]
-    return left + ([f"keeper {keeper}"] if Path(f"/proc/{keeper}").exists() else [])
+    return left + ([f"keeper {keeper}"] if alive(keeper) else [])
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not dead; who collects it is not our business."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 async def campaign(mechanism: str, chosen: list[str]) -> Report:

@@ -184,7 +184,8 @@ _DISK: dict[str, Hostile] = {
         endings=(Ending.EXITED, *_SOME_LIMIT),
     ),
     "deep-folders": Hostile(
-        text="for _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nheld()",
+        text="for _ in range(1000):\n    os.mkdir('d')\n    os.chdir('d')\nheld()",
+        endings=(Ending.EXITED, Ending.TIME_LIMIT),
     ),
     "core-dump": Hostile(
         text="held()\nsys.stdout.flush()\nos.abort()",

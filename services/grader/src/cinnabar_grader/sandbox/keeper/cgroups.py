@@ -1,5 +1,7 @@
 """Limits and sums over all processes of a run: cgroup v2, else v1, else none.
 
+The cpu controller is there for its default: all processes of a box weigh as much as one of the grader's.
+
 Folders of cgroups are named after their keeper and locked by it; those of keepers that are no more are
 collected by the next one.
 """
@@ -20,8 +22,6 @@ _MOUNT = Path("/sys/fs/cgroup")
 _V1 = ("memory", "pids", "cpu", "cpuacct", "freezer")
 _V1_NEEDED = ("memory", "pids", "cpuacct")
 _V2 = ("memory", "pids", "cpu")
-_SHARE = 256
-"""Of a box, where the grader has 1024: the grader stays awake whatever boxes do."""
 
 
 class Group(Protocol):
@@ -108,8 +108,6 @@ class _V2Group:
         with suppress(OSError):
             self._folder.write("memory.oom.group", 1)
         self._folder.write("pids.max", processes)
-        with suppress(OSError):
-            self._folder.write("cpu.weight", max(1, _SHARE * 100 // 1024))
 
     def doors(self) -> Sequence[int]:
         return (self._folder.door(),)
@@ -149,8 +147,6 @@ class _V1Group:
             with suppress(OSError):  # only where swap is counted
                 memory.write("memory.memsw.limit_in_bytes", memory_bytes)
             self._folders["pids"].write("pids.max", processes)
-            if "cpu" in self._folders:
-                self._folders["cpu"].write("cpu.shares", _SHARE)
         except OSError:
             self.remove()
             raise
