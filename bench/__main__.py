@@ -11,7 +11,19 @@ from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from bench import code, delivery, dispatch, faults, graders, injection, peers, results, storage, throughput
+from bench import (
+    code,
+    delivery,
+    dispatch,
+    faults,
+    graders,
+    injection,
+    peers,
+    results,
+    sandbox,
+    storage,
+    throughput,
+)
 from bench.load import POLICY, Ledger
 from bench.results import Result
 from cinnabar_local.stack import Stack, StackConfig, running
@@ -34,6 +46,7 @@ NAMES = (
     *code.NAMES,
     *graders.NAMES,
     *injection.NAMES,
+    *sandbox.NAMES,
 )
 NEEDS_PEERS = {name for name in NAMES if "_ratio_to_" in name}
 NEEDS_GRADERS = {name for name in NAMES if name.startswith(("graded", "rest", "grpc", "submit"))}
@@ -42,7 +55,10 @@ NEEDS_STORAGE_ALONE = set(storage.NAMES)
 NEEDS_SANDBOX_ALONE = set(code.NAMES)
 NEEDS_NOTHING = set(graders.NAMES)
 NEEDS_MODELS = set(injection.NAMES)
-NEEDS_ALONE = NEEDS_QUEUE_ALONE | NEEDS_STORAGE_ALONE | NEEDS_SANDBOX_ALONE | NEEDS_NOTHING | NEEDS_MODELS
+NEEDS_BOXES = set(sandbox.NAMES)
+NEEDS_ALONE = (
+    NEEDS_QUEUE_ALONE | NEEDS_STORAGE_ALONE | NEEDS_SANDBOX_ALONE | NEEDS_NOTHING | NEEDS_MODELS | NEEDS_BOXES
+)
 WARM_UP = 2_000
 GRADED = 20_000
 SUBMITS = 4_000
@@ -103,6 +119,9 @@ async def measure(wanted: set[str], rounds: int, scale: float) -> list[Result]:
                 samples.add(name, *values)
         if wanted & NEEDS_SANDBOX_ALONE:
             for name, values in (await code.measure(scale)).items():
+                samples.add(name, *values)
+        if wanted & NEEDS_BOXES:
+            for name, values in (await sandbox.measure(wanted, rounds, scale)).items():
                 samples.add(name, *values)
         if wanted & NEEDS_NOTHING:
             for name, values in (await graders.measure(wanted, rounds, scale)).items():
@@ -195,6 +214,7 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("storage_grade_commits_per_second", 6_000),
         ("rules_grades_per_second_per_core", 30_000),
         ("semantic_answers_per_second_per_core", 300),
+        (sandbox.RATE, sandbox.RATE_BAR),
     ):
         found.append(Result(name=name, value=samples.median(name), unit="1/s", better="higher", bar=bar))
     for name, unit, bar in ((code.AGREEMENT, "%", code.AGREEMENT_BAR), (code.RATE, "1/s", None)):
@@ -217,6 +237,7 @@ def _results(samples: Samples, with_peers: bool) -> Sequence[Result]:
         ("reshard_seconds", "reshard_seconds", 50, "s", None),
         ("semantic_single_p50_ms", "semantic_single_p50_ms", 50, "ms", 10.0),
         *((name, name, 50, "%", bar) for name, bar in injection.BARS.items()),
+        (sandbox.OVERHEAD, sandbox.OVERHEAD, 50, "ms", sandbox.OVERHEAD_BAR),
     ):
         if not math.isnan(samples.median(key)):
             value = samples.percentile(key, percent)

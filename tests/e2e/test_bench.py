@@ -50,14 +50,15 @@ INJECTION = [
     "injection_success_guards_percent",
     "injection_success_local_model_percent",
 ]
+SANDBOX = ["sandbox_overhead_ms", "sandbox_runs_per_second"]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 
 
 @pytest.mark.timeout(170)
 @pytest.mark.parametrize(
     "names",
-    [GRADED, UNGRADED, QUEUE, STORAGE, STORED, CODE, GRADERS, INJECTION],
-    ids=["graded", "ungraded", "queue", "storage", "stored", "code", "graders", "injection"],
+    [GRADED, UNGRADED, QUEUE, STORAGE, STORED, CODE, GRADERS, INJECTION, SANDBOX],
+    ids=["graded", "ungraded", "queue", "storage", "stored", "code", "graders", "injection", "sandbox"],
 )
 async def test_a_short_run_gives_every_number(names: list[str], tmp_path: Path) -> None:
     output = tmp_path / "bench.json"

@@ -124,6 +124,7 @@ class KeptSandbox:
         self._settings = settings
         self._connection = connection
         self._replacing = asyncio.Lock()
+        self._mending: asyncio.Task[Connection] | None = None
         self._folders = 0
         self.mechanism = settings.mechanism
         self.slots = settings.slots
@@ -144,8 +145,11 @@ class KeptSandbox:
 
     async def check(self) -> None:
         """For health: ConnectionError when runs are not possible now."""
-        if self._connection.closed:
-            await self._connected()
+        if not self._connection.closed:
+            return
+        if self._mending is None or self._mending.done():
+            self._mending = asyncio.create_task(self._connected(), name="sandbox-mending")
+        await asyncio.shield(self._mending)  # goes on when whoever asks has no more patience
 
     @asynccontextmanager
     async def folder(self, files: Mapping[str, bytes]) -> AsyncGenerator[KeptFolder]:
@@ -163,6 +167,9 @@ class KeptSandbox:
 
     async def close(self) -> None:
         """Stops everything."""
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.wait([self._mending])
         await self._connection.close()
 
     async def _connected(self) -> Connection:
