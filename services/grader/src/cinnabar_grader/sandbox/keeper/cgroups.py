@@ -292,11 +292,12 @@ def _remove_tree(path: Path) -> None:
         for entry in path.iterdir():
             if entry.is_dir():
                 _remove_tree(entry)
+    with suppress(FileNotFoundError):
         for line in (path / "cgroup.procs").read_text().splitlines():
             with suppress(ProcessLookupError):
                 os.kill(int(line), signal.SIGKILL)
-        with suppress(OSError):
-            path.rmdir()
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _lock(path: Path) -> int:
