@@ -13,7 +13,7 @@ from typing import Any
 
 from cinnabar_grader.sandbox import frames
 from cinnabar_grader.sandbox.keeper.settings import Settings
-from cinnabar_grader.sandbox.runs import Ending, Limits, Run, check_name
+from cinnabar_grader.sandbox.runs import Ending, Limits, Run, check_name, check_run
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -203,14 +203,7 @@ class KeptFolder:
     ) -> Run:
         """See `Folder.run`."""
         given = environment or {}
-        if not argv or not argv[0]:
-            raise ValueError("there is no program to run")
-        if any("\0" in word for word in (*argv, *given, *given.values())):
-            raise ValueError("arguments and environment must not hold NUL")
-        if any(not name or "=" in name for name in given):
-            raise ValueError("names of the environment must not be empty or hold '='")
-        for name in collect:
-            check_name(name)
+        check_run(argv, collect, given)
         head: dict[str, Any] = {
             "folder": self.name,
             "argv": list(argv),

@@ -152,3 +152,15 @@ def check_name(name: str) -> None:
         if part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > NAME_LIMIT:
             raise ValueError("a file's name must be relative, without '.', '..' and empty parts")
     name.encode()
+
+
+def check_run(argv: Sequence[str], collect: Sequence[str], environment: Mapping[str, str]) -> None:
+    """ValueError for arguments of `Folder.run` that cannot work."""
+    if not argv or not argv[0]:
+        raise ValueError("there is no program to run")
+    if any("\0" in word for word in (*argv, *environment, *environment.values())):
+        raise ValueError("arguments and environment must not hold NUL")
+    if any(not name or "=" in name for name in environment):
+        raise ValueError("names of the environment must not be empty or hold '='")
+    for name in collect:
+        check_name(name)
