@@ -6,8 +6,8 @@ import asyncio
 import fcntl
 import os
 import time
-from contextlib import ExitStack, suppress
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, TypeAlias
 
 from cinnabar_grader.sandbox import frames
 from cinnabar_grader.sandbox.keeper import files
@@ -30,6 +30,8 @@ ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _EXTRA_PROCESSES = 2
 """In a run's cgroup besides the program's: the mechanism's own."""
 _SETTLE_SECONDS = 5.0
+Outcome: TypeAlias = "tuple[Seen, dict[str, bytes]]"
+"""What came of a run, and the files that were asked for, by name."""
 _SETTLE_TICK_SECONDS = 0.002
 
 
@@ -50,7 +52,7 @@ class Keeper:
             self._free.put_nowait(slot)
         self._orphans = Orphans()
         self._orphans.watch()
-        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._runs: dict[int, asyncio.Task[Outcome]] = {}
         self._count = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,9 +65,10 @@ class Keeper:
                     return
                 self._take(head, blobs, writer)
         finally:
-            for task in self._runs.values():
+            running = list(self._runs.values())
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
 
     def open(self, folder: str, content: dict[str, bytes]) -> None:
         """A folder under a name that is free."""
@@ -83,25 +86,27 @@ class Keeper:
                 self.close(head["folder"])
             case "run":
                 number = head["run"]
-                task = asyncio.create_task(self._answer(head, blobs[0], writer), name=f"run-{number}")
+                task = asyncio.create_task(self.run(head, blobs[0]), name=f"run-{number}")
                 self._runs[number] = task
-                task.add_done_callback(lambda _: self._runs.pop(number, None))
+                # Not by the task itself: one that is cancelled before its first step would say nothing.
+                task.add_done_callback(lambda done: self._answer(number, done, writer))
             case "cancel":
                 if task := self._runs.get(head["run"]):
                     task.cancel()
             case other:
                 raise ValueError(f"no such order: {other!r}")
 
-    async def _answer(self, head: frames.Head, stdin: bytes, writer: asyncio.StreamWriter) -> None:
+    def _answer(self, number: int, task: asyncio.Task[Outcome], writer: asyncio.StreamWriter) -> None:
+        del self._runs[number]
         collected: dict[str, bytes] = {}
-        try:
-            seen, collected = await self.run(head, stdin)
-        except asyncio.CancelledError:
+        if task.cancelled():
             seen = Seen(reason="cancelled")
-        except Exception as error:
+        elif (error := task.exception()) is not None:
             seen = Seen(reason=f"{type(error).__name__}: {error}")
+        else:
+            seen, collected = task.result()
         answer: dict[str, Any] = {
-            "run": head["run"],
+            "run": number,
             "ending": seen.ending.value,
             "exit_code": seen.status.exit_code,
             "signal": seen.status.signal,
@@ -111,11 +116,10 @@ class Keeper:
             "reason": seen.reason,
             "names": list(collected),
         }
-        with suppress(ConnectionError):
+        if not writer.is_closing():  # what waits there is bounded: a run's output is, and so are the runs
             writer.write(frames.encoded(answer, (seen.stdout, seen.stderr, *collected.values())))
-            await writer.drain()
 
-    async def run(self, head: frames.Head, stdin: bytes) -> tuple[Seen, dict[str, bytes]]:
+    async def run(self, head: frames.Head, stdin: bytes) -> Outcome:
         """One run, from an order to what came of it and the files that were asked for."""
         limits = Limits(**head["limits"])
         content = self._folders.get(head["folder"])
@@ -129,7 +133,7 @@ class Keeper:
 
     async def _in_slot(
         self, slot: int, head: frames.Head, content: dict[str, bytes], stdin: bytes, limits: Limits
-    ) -> tuple[Seen, dict[str, bytes]]:
+    ) -> Outcome:
         room = FILES_FACTOR * limits.file_bytes
         size = room + sum(-len(one) // _PAGE * -_PAGE for one in content.values())
         self._count += 1
