@@ -15,12 +15,13 @@ quantifier as if they were neither, and what a lookaround looks at is judged by 
 from __future__ import annotations
 
 import re
-import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar, cast
+
+from cinnabar_gateway.item_rules.quiet import quiet
 
 EXPANDED = 3
 """Repetitions that are written out."""
@@ -62,8 +63,7 @@ def is_exponential(pattern: str, *, case_sensitive: bool, budget: Budget) -> boo
     Raises re.error, RecursionError and OverflowError for what is no pattern, TooComplex.
     """
     flags = re.RegexFlag(0) if case_sensitive else re.IGNORECASE
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of sets that will mean something else one day
+    with quiet():
         parsed = _parser.parse(_with_branches_apart(pattern), flags)
     pending: list[tuple[Sequence[_Node], int]] = [(parsed.data, int(parsed.state.flags))]
     while pending:

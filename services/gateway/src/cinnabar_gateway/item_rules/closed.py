@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 
 import regex
 
@@ -12,6 +11,7 @@ from cinnabar.grader.v1.item_pb2 import ChoiceSpec, NumericSpec, TextSpec
 from cinnabar_common.errors import FieldViolation
 from cinnabar_gateway.item_rules.backtracking import Budget, TooComplex, is_exponential
 from cinnabar_gateway.item_rules.lists import Violations, ids, not_blank
+from cinnabar_gateway.item_rules.quiet import quiet
 
 MAX_OPTIONS = 100
 MAX_ACCEPTED = 1000
@@ -87,10 +87,10 @@ def text(spec: TextSpec, at: str, budget: Budget) -> Violations:
 
 def _pattern(spec: TextSpec, at: str, budget: Budget) -> Violations:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of sets that will mean something else one day
+        with quiet():
             re.compile(spec.pattern)
-        regex.compile(spec.pattern, 0 if spec.case_sensitive else regex.IGNORECASE)  # what graders match with
+            # What graders match with.
+            regex.compile(spec.pattern, 0 if spec.case_sensitive else regex.IGNORECASE)
         exponential = is_exponential(spec.pattern, case_sensitive=spec.case_sensitive, budget=budget)
     except (re.error, regex.error, RecursionError, OverflowError) as error:
         yield FieldViolation(at, f"is not a regular expression: {error}")

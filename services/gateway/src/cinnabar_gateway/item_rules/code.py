@@ -6,7 +6,6 @@ import ast
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, cast
@@ -26,6 +25,7 @@ from cinnabar_common.errors import FieldViolation
 from cinnabar_gateway import source_files
 from cinnabar_gateway.item_rules.closed import tolerances
 from cinnabar_gateway.item_rules.lists import Violations, bytes_of_utf8, ids, sum_of_points
+from cinnabar_gateway.item_rules.quiet import quiet
 
 MAX_FILES_BYTES = 1024 * 1024
 MAX_TESTS = 200
@@ -72,8 +72,7 @@ class Parsing:
 
 def _problem(source: str, mode: str) -> str:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the student's teacher, not of ours
+        with quiet():
             if mode == "literal":
                 return _excess(ast.literal_eval(source.strip()))
             ast.parse(source, mode=mode)
