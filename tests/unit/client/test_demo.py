@@ -66,18 +66,20 @@ def test_a_folder_without_answers_is_told_when_it_was_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert homework.collected(tmp_path) is None
-    with pytest.raises(FileNotFoundError, match="holds neither"):
+    with pytest.raises(FileNotFoundError, match="holds no collected homework"):
         demo.load(tmp_path)
     monkeypatch.setenv("CINNABAR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="holds neither"):
+    with pytest.raises(FileNotFoundError, match="holds no collected homework"):
         demo.load()
 
 
 def test_the_sample_is_handed_in_whole() -> None:
     found = homework.sample()
-    assert found.tasks == 208
-    assert len(found.hand_ins) == 92
-    assert set(found.groups) == {"sample en, free text", "sample zh, free text", "sample, quiz items"}
+    assert found.tasks == 208 + 14
+    assert len(found.hand_ins) == 92 + 14
+    texts = {"sample en, free text", "sample zh, free text", "sample, quiz items"}
+    assert set(found.groups) == texts | found.programs
+    assert {hand_in.group for hand_in in found.without_programs().hand_ins} == texts
     for hand_in in found.hand_ins:
         assert is_id(hand_in.request.submission.author)
         assert {answer.item for answer in hand_in.request.submission.answers} == hand_in.human.keys()

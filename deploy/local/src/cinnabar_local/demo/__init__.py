@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The demo's options."""
     options = argparse.ArgumentParser(prog="python -m cinnabar_local demo", description=__doc__)
     add = options.add_argument
-    add("--data", type=Path, help="folder of saf_en.jsonl.gz and ads_zh.jsonl.gz (or CINNABAR_DATA)")
+    add("--data", type=Path, help="folder of the collected homework (or CINNABAR_DATA)")
     add("--sample", action="store_true", help="the sample that ships, whatever else there is")
     add("--limit", type=int, help="at most so many submissions of each set")
     add("--folder", type=Path, help="data folder of the suite (default: .local/)")
@@ -50,7 +50,7 @@ def load(folder: Path | None = None, *, limit: int | None = None) -> Homework:
     named = folder or (Path(os.environ["CINNABAR_DATA"]) if os.environ.get("CINNABAR_DATA") else None)
     found = sources.collected(named or checkout().parent / "shared" / "data", limit=limit)
     if found is None and named is not None:
-        raise FileNotFoundError(f"{named} holds neither saf_en.jsonl.gz nor ads_zh.jsonl.gz")
+        raise FileNotFoundError(f"{named} holds no collected homework")
     return found or sources.sample(limit=limit)
 
 

@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,10 +20,14 @@ from cinnabar.grader.v1.item_pb2 import FreeTextSpec, Item
 from cinnabar_client import submission_request
 from cinnabar_client.convert import answers_to, drafts
 from cinnabar_common.names import AssignmentName
+from cinnabar_local.demo import programs
+from cinnabar_local.demo.programs import Programs
 
 T = TypeVar("T")
 _NOT_IN_IDS = re.compile(r"[^a-z0-9]+")
 _POINTS = 10.0  # of a collected answer's question
+_PROGRAMMING = "programming-101"
+_PROGRAMS = 60  # that are handed in, of all that there are
 _REFERENCES = 20  # most that an item may have
 
 
@@ -56,6 +60,16 @@ class Homework:
     assignments: dict[AssignmentName, Assignment] = field(default_factory=dict[AssignmentName, Assignment])
     hand_ins: list[HandIn] = field(default_factory=list[HandIn])
     groups: dict[str, Group] = field(default_factory=dict[str, Group])
+    programs: frozenset[str] = frozenset()
+    """Groups of programs: what they are compared with is whether their course took them as correct."""
+
+    def without_programs(self) -> Homework:
+        """All but the programs, for a suite that cannot run them."""
+        return replace(
+            self,
+            hand_ins=[one for one in self.hand_ins if one.group not in self.programs],
+            programs=frozenset(),
+        )
 
     @property
     def tasks(self) -> int:
@@ -110,6 +124,9 @@ def collected(folder: Path, *, limit: int | None = None) -> Homework | None:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             rows = [cast("dict[str, Any]", json.loads(line)) for line in lines]
         _add(homework, collection, _thinned(rows, limit))
+    found = programs.collected(folder)
+    if found is not None:
+        _add_programs(homework, found, limit)
     return homework if homework.hand_ins else None
 
 
@@ -138,7 +155,29 @@ def sample(*, limit: int | None = None) -> Homework:
                 group=group,
             )
         )
+    _add_programs(homework, programs.sample(), limit)
     return homework
+
+
+def _add_programs(homework: Homework, found: Programs, limit: int | None) -> None:
+    """Some of the programs: each takes a box or two, where a text takes some milliseconds."""
+    group = found.title
+    homework.groups[group] = Group(title=group)
+    homework.programs |= {group}
+    for task, item in found.items.items():
+        name = AssignmentName(_PROGRAMMING, _question_id(task))
+        homework.assignments[name] = Assignment(display_name=f"Programming: {task}", items=[item])
+    chosen = _thinned(found.programs, min(limit or _PROGRAMS, _PROGRAMS))
+    for number, program in enumerate(chosen, start=1):
+        name = AssignmentName(_PROGRAMMING, _question_id(program.task))
+        answers = [Answer(item=programs.ITEM, text=program.source)]
+        homework.hand_ins.append(
+            HandIn(
+                request=submission_request(name, answers, author=f"programmer-{number:04d}"),
+                human={programs.ITEM: float(program.correct)},
+                group=group,
+            )
+        )
 
 
 def _add(homework: Homework, collection: _Collection, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from cinnabar.grader.v1.item_pb2 import CallTest, CodeLimits, CodeSpec, CodeTest, Item
 
 _LIMITS = CodeLimits(cpu_time=Duration(seconds=1), wall_time=Duration(seconds=10))
+ITEM = "program"
 _POINT = 1.0  # of a test
 _FILES = ("python_tasks.json", "python_submissions.jsonl.gz")
 
@@ -84,7 +85,7 @@ def _item(task: Mapping[str, Any]) -> Item:
         for number, test in enumerate(task["tests"], start=1)
     ]
     return Item(
-        item="program",
+        item=ITEM,
         prompt=str(task["description"]).strip(),
         points=_POINT * len(tests),
         code=CodeSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cinnabar.gateway.v1.submission_service_pb2 import ItemResult, Submission
-from cinnabar.grader.v1.grade_pb2 import Grade
+from cinnabar.grader.v1.grade_pb2 import Grade, TestResult
 from cinnabar_client import render
 from cinnabar_common.names import SubmissionName
 from cinnabar_local import sql
@@ -91,10 +91,35 @@ def print_agreement(console: Console, homework: Homework, graded: Sequence[Hande
             heading, header_style="bold", justify="right" if heading in headings[1:4] else "left"
         )
     for key, group in homework.groups.items():
-        if pairs[key]:
+        if pairs[key] and key not in homework.programs:
             table.add_row(*_agreement_row(group, pairs[key]))
     console.print()
     console.print(table)
+
+
+def print_programs(console: Console, homework: Homework, graded: Sequence[Handed]) -> None:
+    """Verdicts of the tests of programs, and how often they say what the course said."""
+    counts: Counter[str] = Counter()
+    agreed = partial = total = 0
+    for handed in graded:
+        if handed.hand_in.group not in homework.programs or handed.final is None:
+            continue
+        for result in handed.final.results:
+            counts.update(_verdict(test) for test in result.grade.tests)
+            share = _share(result.grade)
+            total += 1
+            partial += 0 < share < 1
+            agreed += (share == 1) == (handed.hand_in.human[result.item] == 1)
+    if not total:
+        return
+    console.print()
+    console.print(f"[bold]{total} programs[/bold] in the sandbox, {partial} of them with partial credit")
+    console.print(f"all tests passed, or not, is what their course says too for {agreed} of {total}")
+    console.print("tests: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+
+
+def _verdict(test: TestResult) -> str:
+    return TestResult.Verdict.Name(test.verdict).replace("_", " ").lower()
 
 
 def print_examples(console: Console, homework: Homework, examples: Sequence[tuple[str, Submission]]) -> None:
@@ -144,11 +169,18 @@ def print_how_to_go_on(console: Console, *, up: str, address: str, token: str, e
 
 def choose_examples(graded: Sequence[Handed]) -> list[tuple[str, Handed]]:
     """A good, a partial and a flagged one, as far as there are any."""
-    good = _first(graded, lambda grade: _share(grade) >= _GOOD and not grade.flags)
+    texts = [handed for handed in graded if handed.final and not _tests(handed.final)]
+    good = _first(texts, lambda grade: _share(grade) >= _GOOD and not grade.flags)
     low, high = _PARTIAL
-    partial = _first(graded, lambda grade: low <= _share(grade) <= high and not grade.flags)
-    flagged = _first(graded, lambda grade: bool(grade.flags), least=1)
-    chosen = (("A good answer", good), ("A partial answer", partial), ("A flagged answer", flagged))
+    partial = _first(texts, lambda grade: low <= _share(grade) <= high and not grade.flags)
+    flagged = _first(texts, lambda grade: bool(grade.flags), least=1)
+    program = _first(graded, lambda grade: bool(grade.tests) and 0 < _share(grade) < 1)
+    chosen = (
+        ("A good answer", good),
+        ("A partial answer", partial),
+        ("A flagged answer", flagged),
+        ("A program that passes some tests", program),
+    )
     return [(f"{title}{_teacher(handed)}", handed) for title, handed in chosen if handed is not None]
 
 
@@ -163,6 +195,10 @@ def _first(
         if readable and result.state == ItemResult.GRADED and fits(result.grade):
             return handed
     return None
+
+
+def _tests(final: Submission) -> bool:
+    return any(result.grade.tests for result in final.results)
 
 
 def _teacher(handed: Handed) -> str:
