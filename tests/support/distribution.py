@@ -34,6 +34,7 @@ _GROUPS = {
         "tests/e2e/test_limits.py",
         "tests/e2e/test_operating.py",
         "tests/e2e/test_programs_over_rest.py",
+        "tests/e2e/test_programs.py",
         "tests/e2e/test_readme.py",
         "tests/e2e/stack/test_stack.py",
     ),

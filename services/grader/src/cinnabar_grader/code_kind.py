@@ -32,7 +32,7 @@ async def open_code(opening: Opening) -> Opened:
         return Opened([])
     graders = [
         CodeGrader(toolchain, sandbox, task_seconds=config.code_task_seconds)
-        for toolchain in toolchains(sandbox.python).values()
+        for toolchain in toolchains(sandbox.python, packages=bool(config.code_python)).values()
     ]
     return Opened(
         [grader for grader in graders if grader.queue in config.queues],

@@ -36,7 +36,7 @@ class GraderConfig:
     code_task_seconds: float = 180.0
     """When the runs of one program took so long together, the rest of its tests is not run."""
     code_python: str = ""
-    """Python that programs are run with; that of this process, without its packages, when empty."""
+    """Python that programs are run with, and its packages; that of this process without any when empty."""
     code_trees: tuple[str, ...] = ()
     """Folders that programs can read besides the system's: absolute paths."""
     code_cgroup: str = ""

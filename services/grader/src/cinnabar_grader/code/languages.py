@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
+from cinnabar_grader.code.harness import RUN
 from cinnabar_grader.sandbox import Limits
 
 MIB = 1024 * 1024
@@ -92,10 +93,15 @@ Find: TypeAlias = "Callable[[str], str | None]"
 """Gives the path of a program, None when it is not there."""
 
 
-def toolchains(python: str, find: Find = shutil.which) -> dict[Language, Toolchain]:
-    """What ``find`` finds, and ``python``, which is the Python of the boxes."""
+def toolchains(
+    python: str, find: Find = shutil.which, *, packages: bool = False
+) -> dict[Language, Toolchain]:
+    """What ``find`` finds, and ``python``, which is the Python of the boxes.
+
+    Programs see its ``packages``, or its standard library only.
+    """
     found: dict[Language, Toolchain | None] = {
-        Language.PYTHON: _python(python),
+        Language.PYTHON: _python(python, packages=packages),
         Language.C: _machine_code(Language.C, _first(find, "gcc", "cc"), "main.c", (".c",), "-std=c17"),
         Language.CPP: _machine_code(
             Language.CPP, _first(find, "g++", "c++"), "main.cpp", (".cpp", ".cc", ".cxx"), "-std=c++20"
@@ -114,14 +120,19 @@ def _first(find: Find, *names: str) -> str | None:
     return None
 
 
-def _python(python: str) -> Toolchain:
-    command = (python, "-s")
+def python_command(python: str, program: str, *, packages: bool = False) -> tuple[str, ...]:
+    """Runs a program in its folder; arguments follow."""
+    return (python, "-s", program) if packages else (python, "-s", "-S", "-c", RUN, program)
+
+
+def _python(python: str, *, packages: bool) -> Toolchain:
+    command = (python, "-s") if packages else (python, "-s", "-S")
     return Toolchain(
         Language.PYTHON,
         main="main.py",
         sources=(".py",),
-        compiler=lambda sources: (*command, "-S", "-c", _PYTHON_CHECK, *sources),
-        runner=lambda memory: (*command, "main.py"),
+        compiler=lambda sources: (python, "-s", "-S", "-c", _PYTHON_CHECK, *sources),
+        runner=lambda memory: python_command(python, "main.py", packages=packages),
         evaluator=lambda memory: (*command, "-c"),
         # The same program must do the same every time it is graded.
         environment={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"},

@@ -11,7 +11,7 @@ from typing import Any
 from cinnabar_grader.code import calling
 from cinnabar_grader.code.checkers import BrokenChecker, Program, judgement
 from cinnabar_grader.code.item import Call, CodeItem, Stdio, Test
-from cinnabar_grader.code.languages import COMPILING, MIB, Language, Toolchain
+from cinnabar_grader.code.languages import COMPILING, MIB, Language, Toolchain, python_command
 from cinnabar_grader.code.texts import cut, last, without_folders
 from cinnabar_grader.code.verdicts import Judged, difference, judged, preamble_lines, stopped, whole
 from cinnabar_grader.graders import TestVerdict
@@ -149,7 +149,8 @@ class Testing:
             "output": run.stdout,
         }
         async with self._sandbox.folder(files) as folder:
-            check = whole(await folder.run((self._sandbox.python, "-s", "checker.py"), limits=CHECKING))
+            command = python_command(self._sandbox.python, "checker.py")
+            check = whole(await folder.run(command, limits=CHECKING))
         try:
             if check.ending is not Ending.EXITED or check.exit_code != 0:
                 raise BrokenChecker("it did not come to its end")

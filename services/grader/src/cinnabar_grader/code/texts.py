@@ -15,7 +15,12 @@ MAX_TEXTS = 128 * 1024
 SHORT = 200
 """What is left of each message when there are too many long ones."""
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")
-_OF_NODE = re.compile(r"^ +at .*\b(?:node:|\[eval\]).*\n?|^Node\.js v[\d.]+$\n?", re.MULTILINE)
+_OURS = re.compile(
+    r"^ +at .*\b(?:node:|\[eval\]).*\n?|^Node\.js v[\d.]+$\n?"
+    r'|^  File "<(?:string|frozen [\w.]+)>", line \d+, in \w+\n(?:    .*\n)*',
+    re.MULTILINE,
+)
+"""What stands above a program and is not its student's: Node's own files, and how we began."""
 _LINE_OF_MAIN = re.compile(r'(?<=File "main\.py", line )\d+')
 
 
@@ -40,7 +45,7 @@ def last(content: bytes, limit: int = MAX_TEXT // 2) -> bytes:
 
 def without_folders(text: str, preamble_lines: int = 0) -> str:
     """Names of files without the folders that they lie in here, and lines of Python as the student counts."""
-    text = _FOLDERS.sub("", _OF_NODE.sub("", text))
+    text = _FOLDERS.sub("", _OURS.sub("", text))
     if not preamble_lines:
         return text
     return _LINE_OF_MAIN.sub(
