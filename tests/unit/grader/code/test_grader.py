@@ -39,7 +39,7 @@ A, W, N = TestVerdict.ACCEPTED, TestVerdict.WRONG_ANSWER, TestVerdict.NOT_RUN
 
 def adding(order: Order) -> Run:
     """What a program that adds does."""
-    if order.stdin:
+    if order.stdin and not order.stdin.startswith(b"{"):
         return exited(b"%d\n" % sum(map(int, order.stdin.split())), cpu_seconds=0.5, wall_seconds=1.0)
     return exited()
 
