@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 
 from cinnabar_common.clock import SystemClock
 from cinnabar_grader.adapters.memory_model_calls import MemoryModelCalls
 from cinnabar_grader.adapters.openai_model import openai_model
-from cinnabar_grader.free_text import Criterion, FreeTextGrader, FreeTextItem, LlmRule, Scorer
+from cinnabar_grader.calibrating import Scorer
+from cinnabar_grader.free_text import Criterion, FreeTextGrader, FreeTextItem, LlmRule
 from cinnabar_grader.graders import Graded, LeaseToken, Outcome, Task
 from cinnabar_grader.llm.asking import Asking, Provider
+from cinnabar_grader.llm.chat import ChatModel, ChatReply, ChatRequest
 from cinnabar_grader.llm.grader import LlmGrader, Rung
 from cinnabar_grader.llm.ports import ModelCalls
 from cinnabar_grader.semantic import Flag, SemanticRequest, SemanticScore
@@ -78,9 +80,23 @@ def task(answer: str, of: FreeTextItem | None = None, *, upgrade: bool = False, 
     )
 
 
-@asynccontextmanager
-async def llm_grader(
-    url: str,
+@dataclass(slots=True)
+class Said:
+    """Implements ChatModel: says these things one after the other, the last for ever."""
+
+    replies: list[str]
+    requests: list[ChatRequest] = field(default_factory=list[ChatRequest])
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """See ChatModel."""
+        self.requests.append(request)
+        text = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        return ChatReply(text=text, input_tokens=10, output_tokens=5)
+
+
+@contextmanager
+def grader_of(
+    chat: ChatModel | None,
     *,
     calls: ModelCalls | None = None,
     timeout: float = 5.0,
@@ -88,11 +104,9 @@ async def llm_grader(
     words: Scorer | None = None,
     max_output_tokens: int = 200,
     model: str = MODEL,
-    concurrency: int = 16,
     prices: tuple[float, float] = (0.0, 0.0),
-    jitter: Callable[[], float] = lambda: 0.0,
-) -> AsyncGenerator[LlmGrader]:
-    """A grader that asks the endpoint at ``url``."""
+) -> Generator[LlmGrader]:
+    """A grader that asks ``chat``."""
     provider = Provider(
         name=PROVIDER,
         timeout=timeout,
@@ -100,15 +114,35 @@ async def llm_grader(
         input_price=prices[0],
         output_price=prices[1],
     )
+    asking = None
+    if chat is not None:
+        known = calls or MemoryModelCalls(clock=SystemClock())
+        asking = Asking(known, chat, provider, jitter=lambda: 0.0)
     with ThreadPoolExecutor(1) as executor:
-        async with openai_model(url, key="secret-key", concurrency=concurrency) as chat:
-            yield LlmGrader(
-                Asking(calls or MemoryModelCalls(clock=SystemClock()), chat, provider, jitter=jitter),
-                model=model,
-                semantic=_rung(scorer or Opinion(score(0.6))),
-                words=_rung(words or Opinion(score(0.4, fallback=True))),
-                executor=executor,
-            )
+        yield LlmGrader(
+            asking,
+            model=model,
+            semantic=_rung(scorer or Opinion(score(0.6))),
+            words=_rung(words or Opinion(score(0.4, fallback=True))),
+            executor=executor,
+        )
+
+
+@asynccontextmanager
+async def llm_grader(
+    url: str,
+    *,
+    calls: ModelCalls | None = None,
+    timeout: float = 5.0,
+    scorer: Scorer | None = None,
+    max_output_tokens: int = 200,
+) -> AsyncGenerator[LlmGrader]:
+    """A grader that asks the endpoint at ``url``."""
+    async with openai_model(url, key="secret-key", concurrency=16) as chat:
+        with grader_of(
+            chat, calls=calls, timeout=timeout, scorer=scorer, max_output_tokens=max_output_tokens
+        ) as grader:
+            yield grader
 
 
 def _rung(scorer: Scorer) -> Rung:

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_grader.adapters.openai_model import openai_model
-from cinnabar_grader.llm.chat import ChatRequest, ProviderRejects
-from cinnabar_grader.llm.prompt import MAX_ANSWER_CHARS, criteria_of, prompt_of
+from cinnabar_grader.llm.chat import ChatModel, ChatReply, ChatRequest, ProviderRejects
+from cinnabar_grader.llm.prompt import MAX_ANSWER_CHARS, Prompt, criteria_of, prompt_of
 from cinnabar_grader.llm.replies import read
 from tests.support.llm_grading import item, llm_grader, of, task
 from tests.support.llm_local_server import local_model
@@ -33,23 +33,28 @@ async def url() -> AsyncGenerator[str]:
 
 async def test_the_reply_has_the_form_that_the_schema_wants(url: str) -> None:
     async with openai_model(url, key="", concurrency=1) as model, asyncio.timeout(SECONDS):
-        for seed in range(4):
-            prompt = prompt_of(item(), ANSWERS[0])
-            request = ChatRequest(
-                model="any",
-                turns=prompt.turns,
-                schema=prompt.schema,
-                max_output_tokens=TOKENS,
-                temperature=0.0,
-                seed=seed,
-            )
-            reply = await model.complete(request)
-            assert reply.input_tokens > 200
-            assert 20 < reply.output_tokens <= TOKENS
+        prompt, reply = await _asked(model, 0)
+        for seed in range(1, 4):
             if not reply.truncated:  # so small a model may lose itself in its own words
                 break
+            prompt, reply = await _asked(model, seed)
+    assert reply.input_tokens > 200
+    assert 20 < reply.output_tokens <= TOKENS
     found = read(reply, criteria_of(item()), prompt.secrets)
     assert [judgement.criterion for judgement in found.criteria] == ["answer"]
+
+
+async def _asked(model: ChatModel, seed: int) -> tuple[Prompt, ChatReply]:
+    prompt = prompt_of(item(), ANSWERS[0])
+    request = ChatRequest(
+        model="any",
+        turns=prompt.turns,
+        schema=prompt.schema,
+        max_output_tokens=TOKENS,
+        temperature=0.0,
+        seed=seed,
+    )
+    return prompt, await model.complete(request)
 
 
 async def test_several_tasks_at_once_get_grades(url: str) -> None:

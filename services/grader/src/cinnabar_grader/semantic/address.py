@@ -37,7 +37,7 @@ _SCRIPTS: Final = {
 _LATIN: Final = re.compile(r"[A-Za-z]")
 _CLASSES: Final = ("marks", "judge", "machine", "top", "command", "own", "plea")
 _MARKUP: Final = re.compile(
-    r"<\|[^|>]{1,40}\|>|\[/?(?:INST|SYS)\]|<</?SYS>>|^\W*(?:assistant|system|developer|user) ?:"
+    r"<\|[^|>]{1,40}\|>|\[/?(?:INST|SYS)\]|<</?SYS>>|^[^\w\n]{0,9}(?:assistant|system|developer|user) ?:"
     r"|</?(?:answer|system|instructions?|rubric|student_answer|score|grade|points|verdict|grading|prompt)>"
     r"|[\"'](?:points|score|grade|confidence|criteria|max_score|verdict)[\"'] ?:"
     r"|^#{1,6} ?(?:new|system|instruction|task|end|grading)\b",
@@ -132,7 +132,7 @@ _WIDE: Final = re.compile(r"(?<=[^\W_]) {2,}(?=[^\W_])")
 _SEPARATOR: Final = re.compile(r"[\W_]+")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{20,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){10,}")
-_JOINED: Final = re.compile(r"[^\W\d_]+(?:[-_/.][^\W\d_]+){3,}")
+_JOINED: Final = re.compile(r"(?<![^\W\d_])[^\W\d_]++(?:[-_/.][^\W\d_]++){3,}")
 _TELLING: Final = frozenset(
     {
         *("ignore", "disregard", "instruction", "instructions", "previous", "prompt", "rubric", "grader"),
