@@ -18,6 +18,7 @@ from cinnabar_storage.records import (
 )
 from cinnabar_storage.review_records import Override
 from tests.contract.storage.conftest import Stored
+from tests.support.regrade_domain import Course
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 
 REGRADE = 1
@@ -121,6 +122,19 @@ async def test_the_grade_of_a_person_is_left_alone(stored: Stored) -> None:
     assert bucket is not None
     await stored.shards.at(bucket, lambda _, shard: shard.override_grade(override))
     assert await opened(stored, row) == []
+
+
+async def test_the_regrade_of_a_person_after_a_failed_upgrade_is_none(stored: Stored) -> None:
+    net = await Course(stored.shards, stored.submissions, stored.tasks, stored.assignments).open()
+    [row] = await net.submit("ann", grade=None)
+    await commit(stored, *(fallback(row, item) for item in row_items(row)))
+    for task in await opened(stored, row, 600.0):
+        await stored.tasks.commit([dead_letter(row, task.item_id, generation=2)])
+    await net.opened()
+    shard = stored.shards.map.shard_of_id(row.submission_id)
+    assert shard is not None
+    page, _ = await stored.tasks.open(shard, TaskKey(row.submission_id, ""), len(row.tasks))
+    assert {(task.generation, task.upgrade) for task in page} == {(3, False)}
 
 
 async def test_two_who_open_at_once_open_once(stored: Stored) -> None:

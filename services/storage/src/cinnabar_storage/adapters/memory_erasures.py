@@ -68,6 +68,8 @@ class MemoryErasures(MemoryWaitingReviews):
             del self._tasks[key]
         for key in [key for key in self._waiting if key.submission_id in gone]:
             del self._waiting[key]
+        for key in [key for key in self._upgrades if key.submission_id in gone]:
+            del self._upgrades[key]
         for request in [request for request, one in self._requests.items() if one in gone]:
             del self._requests[request]
         for one in gone:
