@@ -46,6 +46,7 @@ _ORDER = (
     "suite",
     "gateway",
     "tests/e2e/stack/test_runner.py",
+    "tests/integration/sandbox/",
     "tests/integration/client/",
     "tests/integration/",
     "tests/e2e/",

@@ -84,6 +84,9 @@ _PROCESSES: dict[str, Hostile] = {
     "kill-itself": Hostile(
         text="held()\nos.kill(os.getpid(), signal.SIGKILL)", endings=(Ending.SIGNALED,), signals=(9,)
     ),
+    "die-by-a-signal-without-a-name": Hostile(
+        text="held()\nsys.stdout.flush()\nos.kill(os.getpid(), 44)", endings=(Ending.SIGNALED,), signals=(44,)
+    ),
     "exec-loop": _endless("held()\nos.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])"),
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -134,6 +135,25 @@ async def test_what_cannot_be_executed_exits_with_127(sandbox: KeptSandbox) -> N
         broken = await folder.run(["./broken"])
     assert (missing.ending, missing.exit_code) == (Ending.EXITED, 127)
     assert (broken.ending, broken.exit_code) == (Ending.EXITED, 127)
+
+
+@pytest.mark.parametrize(
+    ("tool", "command", "said"),
+    [
+        ("gcc", "gcc -o main main.c && ./main", b"3\n"),
+        ("g++", "g++ -x c++ -o main main.c && ./main", b"3\n"),
+        ("node", "node -e 'console.log(1 + 2)'", b"3\n"),
+        ("java", "java -version 2> said && echo 3", b"3\n"),
+    ],
+)
+async def test_languages_work(sandbox: KeptSandbox, tool: str, command: str, said: bytes) -> None:
+    if shutil.which(tool) is None:
+        assert "CI" not in os.environ, f"{tool} must be there in CI"
+        pytest.skip(f"{tool} is not on this machine")
+    program = b'#include <stdio.h>\nint main(void) { printf("%d\\n", 1 + 2); return 0; }\n'
+    async with sandbox.folder({"main.c": program}) as folder:
+        run = await folder.run(["/bin/sh", "-c", command], limits=Limits(memory_bytes=1 << 30))
+    assert (run.ending, run.exit_code, run.stdout) == (Ending.EXITED, 0, said), run.stderr
 
 
 async def test_runs_of_a_folder_overlap_and_see_nothing_of_each_other(sandbox: KeptSandbox) -> None:

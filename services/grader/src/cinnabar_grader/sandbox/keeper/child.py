@@ -25,7 +25,7 @@ class Status:
     @classmethod
     def of_shell(cls, code: int) -> Status:
         """From a code in which 128 + n stands for signal n."""
-        return cls(0, code - 128) if code - 128 in signal.valid_signals() else cls(code)
+        return cls(0, code - 128) if 0 < code - 128 < signal.NSIG else cls(code)
 
     @classmethod
     def of_wait(cls, status: int) -> Status:

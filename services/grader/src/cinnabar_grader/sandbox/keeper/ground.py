@@ -24,6 +24,7 @@ PREFIX = "cinnabar-sandbox-"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SETTINGS = (
     "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
+    "/etc/ssl/openssl.cnf",
 )  # fmt: skip
 JAVA_SETTINGS = "java*"
 """Folders of /etc without which a packaged Java does not start."""
@@ -285,6 +286,7 @@ def _may_become(user: int) -> bool:
 
 def _copy(source: Path, place: Path) -> None:
     try:
+        place.parent.mkdir(exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
         elif source.exists():

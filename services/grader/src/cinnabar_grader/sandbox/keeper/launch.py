@@ -16,6 +16,9 @@ from cinnabar_grader.sandbox.runs import Limits
 
 _CPU_GRACE_SECONDS = 1
 """The kernel's own limit comes after the keeper's, which counts all processes."""
+_NO_CORE = 1
+"""Too little for a file, and the one value that also keeps the machine's handler of crashes from starting:
+0 would not (see core(5) on piping)."""
 _BROKEN = 126
 
 
@@ -93,7 +96,7 @@ def _limits(launch: Launch) -> dict[int, int]:
         resource.RLIMIT_CPU: math.ceil(limits.cpu_seconds) + _CPU_GRACE_SECONDS,
         resource.RLIMIT_FSIZE: limits.file_bytes,
         resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: _NO_CORE,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_NICE: 0,

@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = (
     b"Cannot allocate",
 )
 """What runtimes say on stderr when they get no more; asked only where no cgroup can tell."""
-_ENDINGS_OF_SIGNALS = {
+_ENDINGS_OF_SIGNALS: dict[int, Ending] = {
     signal.SIGSYS: Ending.FORBIDDEN,
     signal.SIGXCPU: Ending.TIME_LIMIT,
     signal.SIGXFSZ: Ending.OUTPUT_LIMIT,
@@ -239,5 +239,5 @@ class Watch:
         if seen.status.signal == signal.SIGKILL and seen.cpu_seconds > self.limits.cpu_seconds:
             return Ending.TIME_LIMIT
         if seen.status.signal:
-            return _ENDINGS_OF_SIGNALS.get(signal.Signals(seen.status.signal), Ending.SIGNALED)
+            return _ENDINGS_OF_SIGNALS.get(seen.status.signal, Ending.SIGNALED)
         return Ending.EXITED
