@@ -42,7 +42,7 @@ from cinnabar_scheduler.model_calls import (
 from cinnabar_scheduler.model_policy import ProviderPolicy
 
 # One tag for all: a call touches the provider, which every tenant shares, and budgets of one tenant, and both
-# must be decided at once. A call of a model takes seconds; one node decides tens of thousands a second.
+# must be decided at once. A call of a model takes seconds, its two scripts 70 µs each of one node.
 PREFIX = "cinnabar:{model-calls}:"
 _UNKNOWN, _PERMIT, _SHARED, _WAIT = 0, 1, 2, 3
 _FIELDS = 6
