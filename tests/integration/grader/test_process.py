@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.grader_items import ITEMS, homework
@@ -59,6 +60,23 @@ async def test_health_names_the_dependencies(tmp_path: Path) -> None:
         assert await serving("")
         await until(lambda: serving("scheduler"), description="the scheduler is found")
         await until(lambda: serving("model"), description="the model is loaded", seconds=60)
+        assert process.pid is not None
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "cinnabar_grader.processes.child" in child.cmdline()
+        ]
+        assert workers
+        os.kill(process.pid, signal.SIGKILL)
+        await until(lambda: not any(map(is_alive, workers)), description="its worker process dies with it")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and is not yet reaped does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def test_a_bad_configuration_ends_with_2() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +14,10 @@ from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Answer, AnswerSet, Grade
 from cinnabar.storage.v1.storage_service_pb2 import OpenTask
 from cinnabar_common.names import Bucket, new_id
+from cinnabar_grader.app import running
+from cinnabar_grader.config import GraderConfig
 from tests.support.grader_items import ITEMS, RIGHT
+from tests.support.grader_kinds import QUEUE, HeldTasks
 from tests.support.grader_process import grader_process
 from tests.support.scheduler_process import suite
 from tests.support.scheduler_storage import FakeStorage, Stored
@@ -138,3 +143,40 @@ async def test_a_stopped_grader_swallows_its_credits_once_and_works_on_when_it_i
                 stopped.resume()
                 await until(lambda: granted(2), description="credits of both again")
             await lot()
+
+
+async def test_work_that_is_handed_back_starts_elsewhere_at_once_and_pools_follow_the_scheduler(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    def grading(name: str, grader: HeldTasks) -> AbstractAsyncContextManager[int]:
+        config = GraderConfig(
+            scheduler_target=scheduler.target,
+            listen="127.0.0.1:0",
+            queues=(QUEUE,),
+            worker=name,
+            min_workers=2,
+            max_workers=4,
+            scale_seconds=0.2,
+            drain_seconds=0.05,
+        )
+        return running(config, [grader.kind()])
+
+    async with suite(valkey_url, tmp_path) as parts, AsyncExitStack() as leaving:
+        scheduler = await parts.scheduler(lease_seconds="1")
+        first, second = HeldTasks(), HeldTasks()
+        await leaving.enter_async_context(grading("first", first))
+        revision = parts.storage.add_revision()
+        await scheduler.enqueue(parts.storage.add_tasks(12, revision=revision, queue=QUEUE))
+        await until(lambda: len(first.running) == 4, "the pool has grown, by what the pulses say")
+        async with grading("second", second):
+            await until(lambda: len(second.running) >= 2, "the other one works too")
+            second.go(100)
+            await until(lambda: len(parts.storage.graded) == 8, "all that the first one does not hold")
+            began = time.monotonic()
+            await leaving.aclose()
+            await until(lambda: parts.storage.open_count == 0, "what the first one held")
+            assert time.monotonic() - began < 5
+        assert not first.running
+        stats = await scheduler.stats(QUEUE)
+        assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
+        assert not any(stored.dead for stored in parts.storage.tasks.values())
