@@ -1,16 +1,18 @@
 """Requests that break rules, and messages that fit."""
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from cinnabar.grader.v1 import grade_pb2
 from cinnabar.grader.v1.grade_pb2 import Answer, CriterionScore, Grade
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import queue_service_pb2 as pb
 from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar_common.errors import InvalidRequest
-from cinnabar_scheduler import convert
+from cinnabar_scheduler import convert, progress_convert
 from cinnabar_scheduler.dispatch import Delivery
-from cinnabar_scheduler.outcomes import Fate
+from cinnabar_scheduler.outcomes import Failure, Fate
 from cinnabar_scheduler.ports import Changed
 from cinnabar_scheduler.tasks import Grade as DomainGrade
 from cinnabar_scheduler.tasks import HeadStart, Lease, LeaseToken, Position
@@ -175,3 +177,34 @@ def test_a_grade_says_whether_it_may_be_replaced(upgradable: bool) -> None:
     grade = convert.grade(work_pb.Outcome(grade=verdict))
     assert isinstance(grade, DomainGrade)
     assert grade.upgradable is upgradable
+
+
+TIME = Duration(seconds=1, nanos=5)
+
+
+@pytest.mark.parametrize(
+    ("test", "problem"),
+    [
+        (grade_pb2.TestResult(test="t", score=1, max_score=1, cpu_time=TIME, wall_time=TIME), ""),
+        (grade_pb2.TestResult(test="t", score=2, max_score=1), "score"),
+        (grade_pb2.TestResult(test="t", score=-1, max_score=1), "score"),
+        (grade_pb2.TestResult(test="t", score=float("nan"), max_score=1), "score"),
+        (grade_pb2.TestResult(test="t", max_score=float("inf")), "score"),
+        (grade_pb2.TestResult(test="t", cpu_time=Duration(seconds=-1)), "time"),
+        (grade_pb2.TestResult(test="t", wall_time=Duration(nanos=2**30)), "time"),
+        (grade_pb2.TestResult(test="t", wall_time=Duration(seconds=2**40)), "time"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_results_of_tests_are_looked_at(test: grade_pb2.TestResult, problem: str) -> None:
+    verdict = Grade(score=1, max_score=2, criteria=[CriterionScore(score=1, max_score=2)], tests=[test])
+    found = convert.grade(work_pb.Outcome(grade=verdict))
+    assert isinstance(found, Failure) == bool(problem)
+    if isinstance(found, Failure):
+        assert problem in found.reason
+    assert (progress_convert.kept(work_pb.Progress(tests=[test])) is None) == bool(problem)
+
+
+def test_there_are_not_too_many_tests() -> None:
+    assert convert.tests_problem([grade_pb2.TestResult()] * 1000) == ""
+    assert "more than 1000 tests" in convert.tests_problem([grade_pb2.TestResult()] * 1001)

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
-from cinnabar.grader.v1.grade_pb2 import Answer
+from cinnabar.grader.v1.grade_pb2 import Answer, TestResult
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
 from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
@@ -32,6 +32,8 @@ MAX_AHEAD_MS = MAX_AHEAD_DAYS * 86_400_000
 MAX_ARTIFACTS = 20
 MAX_TITLE = 128
 MAX_GRADE_BYTES = 256 * 1024
+MAX_TESTS = 1_000
+MAX_TEST_SECONDS = 86_400
 # Clients of other languages take messages of at most 4 MiB unless told otherwise.
 MESSAGE_BYTES = 2 * 1024 * 1024
 
@@ -237,6 +239,8 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
     for criterion in verdict.criteria:
         if not 0 <= criterion.score <= criterion.max_score < math.inf:
             return Failure("a criterion's score is not between 0 and its maximum")
+    if verdict.tests and (problem := tests_problem(verdict.tests)):
+        return Failure(problem)
     artifacts: tuple[str, ...] = ()
     if verdict.artifacts:
         artifacts = tuple(artifact.upload for artifact in verdict.artifacts)
@@ -249,6 +253,19 @@ def grade(outcome: work_pb.Outcome) -> Grade | Failure:
         return Failure(f"the grader's grade is larger than {MAX_GRADE_BYTES} bytes")
     doubts = tuple(verdict.flags) if verdict.needs_review else None
     return Grade(verdict.score, blob, artifacts, doubts, verdict.max_score, verdict.upgradable)
+
+
+def tests_problem(tests: Sequence[TestResult]) -> str:
+    """Why these are no results of tests; "" when they are."""
+    if len(tests) > MAX_TESTS:
+        return f"the grader tells of more than {MAX_TESTS} tests"
+    for test in tests:
+        if not 0 <= test.score <= test.max_score < math.inf:
+            return "a test's score is not between 0 and its maximum"
+        for time in (test.cpu_time, test.wall_time):
+            if not (0 <= time.seconds <= MAX_TEST_SECONDS and 0 <= time.nanos < 1_000_000_000):
+                return "the time of a test is none"
+    return ""
 
 
 def failure(outcome: work_pb.Outcome) -> Failure:

@@ -8,9 +8,9 @@ from cinnabar.scheduler.v1 import queue_service_pb2 as queue_pb
 from cinnabar.scheduler.v1 import work_service_pb2 as work_pb
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import ID_RULE, is_id, split_task_id
+from cinnabar_scheduler.convert import tests_problem
 from cinnabar_scheduler.tasks import QueueName
 
-MAX_TESTS = 1_000
 MAX_PROGRESS_BYTES = 32 * 1024
 MAX_PROGRESS_TASKS = 1_000
 # Of one answer about progress; what does not fit is left out of it.
@@ -20,9 +20,9 @@ PROGRESS_ANSWER_BYTES = 16 * 1024 * 1024
 def kept(message: work_pb.Progress) -> bytes | None:
     """How far a task is, as it is kept: without what programs wrote where that is too much.
 
-    None when it is too much all the same.
+    None when it is too much all the same, or says what cannot be.
     """
-    if len(message.tests) > MAX_TESTS:
+    if tests_problem(message.tests):
         return None
     told = queue_pb.GetProgressResponse.Progress(tests=message.tests)
     if told.ByteSize() > MAX_PROGRESS_BYTES:

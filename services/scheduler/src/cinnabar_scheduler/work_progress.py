@@ -48,7 +48,7 @@ class WorkProgress:
             if unknown:
                 self._answer(Delivery(cancelled=unknown))
         elif (payload := progress_convert.kept(progress)) is None:
-            log.warning("progress is too large", extra={"worker": self._session.worker})
+            log.warning("progress cannot be kept", extra={"worker": self._session.worker})
         else:
             self._waiting[lease.token] = (lease, payload)
             self._news.set()
