@@ -144,6 +144,16 @@ async def test_an_unknown_queue_and_a_student_are_refused(desk: Desk) -> None:
     assert status == 403
 
 
+async def test_language_models_and_their_budgets_are_seen_by_operators(desk: Desk) -> None:
+    status, models = await desk.rest("GET", "/v1/modelProviders")
+    assert (status, [budget["scope"] for budget in models["budgets"]]) == (200, [""])
+    status, answer = await desk.rest("GET", "/v1/modelProviders", role="student")
+    assert (status, answer["details"][0]["reason"]) == (403, "ROLE_FORBIDDEN")
+    async with desk.http.get(desk.url + "/health") as health:
+        checks = {check["name"]: check["status"] for check in (await health.json())["checks"]}
+    assert checks["ai_service"] == "healthy"
+
+
 async def test_what_misses_its_deadline_is_found_by_filter_and_redriven(desk: Desk) -> None:
     await desk.operator.pause_queue(QUEUE)
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.5)
