@@ -129,9 +129,9 @@ class MemoryModelCalls:
             raise LeaseNotHeld
         now = self._clock.monotonic()
         self._forget(now)
-        known = self._known(owner, call, now)
-        if known is not None:
-            return known
+        until, result = self._shared.get((owner.tenant, call.share_key), (0.0, b""))
+        if now < until:
+            return Shared(result)
         provider = self._provider(call.provider)
         closed_in = provider.breaker.closed_in(now)
         if closed_in > 0:
@@ -139,6 +139,8 @@ class MemoryModelCalls:
         level = self._exhausted(owner, call)
         if level:
             return Denied(DenialReason.BUDGET_EXHAUSTED, None, level)
+        if self._asked(owner, call):
+            return Wait(WaitReason.IN_FLIGHT, IN_FLIGHT_SECONDS)
         wait = self._wait(provider, call, now)
         if wait is not None:
             return wait
@@ -203,17 +205,11 @@ class MemoryModelCalls:
             entry = self._open.pop(token)
             self._provider(entry.call.provider).breaker.left(token)
 
-    def _known(self, owner: Owner, call: Call, now: float) -> Shared | Wait | None:
-        if not call.share_key:
-            return None
-        until, result = self._shared.get((owner.tenant, call.share_key), (0.0, b""))
-        if now < until:
-            return Shared(result)
-        asked = any(
+    def _asked(self, owner: Owner, call: Call) -> bool:
+        return bool(call.share_key) and any(
             entry.call.share_key == call.share_key and entry.owner.tenant == owner.tenant
             for entry in self._open.values()
         )
-        return Wait(WaitReason.IN_FLIGHT, IN_FLIGHT_SECONDS) if asked else None
 
     def _exhausted(self, owner: Owner, call: Call) -> str:
         """The first level whose budget does not cover the call."""

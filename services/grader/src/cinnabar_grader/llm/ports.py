@@ -142,8 +142,7 @@ class ModelCalls(Protocol):
 
     The rules, in the order in which they are asked:
 
-    1. What is known to the tenant under the same share key is `Shared`; what is just being asked under
-       it is `Wait` IN_FLIGHT.
+    1. What is known to the tenant under the same share key is `Shared`.
     2. The breaker of the provider. CLOSED: calls pass; `BREAKER_FAILURES` failures in a row open it, a
        success or a useless answer starts the count again, all else leaves it. OPEN: `Denied` BREAKER_OPEN for
        `RECOVERY_SECONDS`; the first call after that is the probe, and the breaker HALF_OPEN. HALF_OPEN:
@@ -152,9 +151,10 @@ class ModelCalls(Protocol):
        probe. How calls end that began before the breaker opened changes nothing while it is not closed.
     3. Budgets of tenant, course and assignment, in tokens and in money: what is spent, reserved and asked
        for must fit, else `Denied` BUDGET_EXHAUSTED with the level.
-    4. The provider's pause after a throttled call, its requests and tokens of a minute: `Wait` RATE. Its
+    4. What is just being asked under the same share key: `Wait` IN_FLIGHT.
+    5. The provider's pause after a throttled call, its requests and tokens of a minute: `Wait` RATE. Its
        calls at once: `Wait` CONCURRENCY.
-    5. `Permit`: tokens and money are reserved until the call ends, or until a while after its timeout. A
+    6. `Permit`: tokens and money are reserved until the call ends, or until a while after its timeout. A
        call that nobody ends counts as neither success nor failure, and its reservation is released.
     """
 
