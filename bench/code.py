@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_grader.code import CodeGrader, CodeItem, Language, toolchains
 from cinnabar_grader.convert import compile_item
 from cinnabar_grader.graders import Graded, LeaseToken, Task, Ungradable
@@ -67,7 +68,7 @@ async def graded(
     grader: CodeGrader, source: Programs, chosen: Sequence[Program], *, at_once: int
 ) -> list[Outcome]:
     """Grades programs, so many at once. RuntimeError when one cannot be graded."""
-    items = {name: compile_item(item) for name, item in source.items.items()}
+    items = {name: compile_item(_hidden(item)) for name, item in source.items.items()}
     waiting = list(reversed(list(enumerate(chosen))))
     outcomes: dict[int, Outcome] = {}
 
@@ -84,6 +85,15 @@ async def graded(
         for _ in range(at_once):
             group.create_task(work())
     return [outcomes[number] for number in range(len(chosen))]
+
+
+def _hidden(item: Item) -> Item:
+    """The item with all tests hidden, so that they are alike: each has a process of its own."""
+    copy = Item()
+    copy.CopyFrom(item)
+    for test in copy.code.tests:
+        test.hidden = True
+    return copy
 
 
 async def _graded(grader: CodeGrader, task: Task) -> Graded:

@@ -20,6 +20,8 @@ from cinnabar_grader.points import total_of
 from cinnabar_grader.sandbox import Limits
 
 MAX_TESTS = 200
+MAX_ARGUMENTS = 64 * 1024
+"""Bytes of the arguments of a command: the kernel takes little more."""
 OPEN_FILES = 256
 CPU_SECONDS = 5.0
 """Of a run, where the item does not say."""
@@ -136,6 +138,11 @@ class CodeItem:
         for path in (*self.files, *(script.files if script is not None else ())):
             if not is_path(path):
                 raise ValueError(f"the path of a file is not allowed: {path[:80]!r}")
+        commands = [test.form.arguments for test in tests if isinstance(test.form, Stdio)]
+        commands += [script.command] if script is not None else []
+        for words in map("".join, commands):
+            if "\0" in words or len(words.encode()) > MAX_ARGUMENTS:
+                raise ValueError(f"arguments must have no NUL and at most {MAX_ARGUMENTS} bytes together")
         earning = [test for test in tests if test.points > 0]
         self.criteria = [Part(test.test, test.points) for test in earning] or [Part(ANSWER, points)]
         assert total_of([part.points for part in self.criteria]) > 0

@@ -102,7 +102,9 @@ def signal_name(number: int) -> str:
 
 
 def difference(output: bytes, expected: bytes, checker: Exact | Tokens | Numbers, item: CodeItem) -> str:
-    """Where an output first differs from the expected one, in words."""
+    """Where an output first differs from the expected one, in words; "" when they agree."""
+    if checker.agree(output, expected):
+        return ""
     found, wanted = output.splitlines(), expected.splitlines()
     if not isinstance(checker, Exact):
         found, wanted = ([line for line in lines if line.split()] for lines in (found, wanted))
