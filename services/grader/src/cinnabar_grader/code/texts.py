@@ -17,7 +17,7 @@ SHORT = 200
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")
 _OURS = re.compile(
     r"^ +at .*\b(?:node:|\[eval\]).*\n?|^Node\.js v[\d.]+$\n?"
-    r'|^  File "<(?:string|frozen [\w.]+)>", line \d+, in \w+\n(?:    .*\n)*',
+    r'|^  File "<(?:string|frozen [\w.]+)>", line \d+, in \S+\n(?:    .*\n)*',
     re.MULTILINE,
 )
 """What stands above a program and is not its student's: Node's own files, and how we began."""
