@@ -1,7 +1,8 @@
 """The items of the documentation, as instructors write them, graded in real boxes."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from google.protobuf.json_format import ParseDict
 
 from cinnabar.grader.v1.item_pb2 import Item
 from cinnabar_client.convert import assignment_from
+from cinnabar_grader import code_kind
 from cinnabar_grader.code.item import CodeItem
+from cinnabar_grader.code_kind import open_code
+from cinnabar_grader.config import GraderConfig
 from cinnabar_grader.convert import compile_item
-from cinnabar_grader.graders import BrokenItem
-from cinnabar_grader.sandbox import Sandbox, choose
+from cinnabar_grader.graders import BrokenItem, Outcome, Task
+from cinnabar_grader.kinds import Opened, Opening
+from cinnabar_grader.sandbox import NoSandbox, Sandbox, choose
 from tests.support.grader_programs import grade
 
 DOCS = Path(__file__).parents[3] / "docs" / "code-grading.md"
@@ -34,6 +39,37 @@ SOURCES = {
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with choose() as opened:
         yield opened
+
+
+class Alone:
+    """A kind that needs no other."""
+
+    async def grade(self, queue: str, tasks: Sequence[Task]) -> list[Outcome]:
+        raise ConnectionError(queue)
+
+
+async def opened(exits: AsyncExitStack) -> Opened:
+    config = GraderConfig(scheduler_target="nowhere:1", queues=("text", "code-python"))
+    return await open_code(Opening(config=config, exits=exits, colleagues=Alone()))
+
+
+async def test_queues_are_served_where_there_is_a_sandbox() -> None:
+    async with AsyncExitStack() as exits:
+        found = await opened(exits)
+        assert [grader.queue for grader in found.graders] == ["code-python"]
+        await found.checks["sandbox"]()
+
+
+async def test_no_queue_is_served_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def none(**settings: object) -> AsyncGenerator[Sandbox]:
+        raise NoSandbox("tried all")
+        yield
+
+    monkeypatch.setattr(code_kind, "choose", none)
+    async with AsyncExitStack() as exits:
+        found = await opened(exits)
+        assert (list(found.graders), dict(found.checks)) == ([], {})
 
 
 def documented() -> dict[str, object]:
