@@ -63,6 +63,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     first = await frames.read(reader)
     if not isinstance(first, frames.Open):
         return
+    # BLAS reads this when numpy is imported; unset, one process would take all cores of the machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(first.config.semantic_threads))
     checks: dict[str, Check] = {}
     async with AsyncExitStack() as exits:
         group = await exits.enter_async_context(asyncio.TaskGroup())
