@@ -20,8 +20,8 @@ from cinnabar_scheduler.model_calls import (
     Permit,
     Place,
     Spent,
-    purses_of,
 )
+from cinnabar_scheduler.model_permits import purses_of
 from cinnabar_scheduler.model_policy import Budget, Budgets, Period, ProviderPolicy
 from tests.support.scheduler_adapters import leaked_keys
 from tests.support.scheduler_queue import ManualClock

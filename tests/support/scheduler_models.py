@@ -25,13 +25,12 @@ from cinnabar_scheduler.model_calls import (
     Change,
     Ending,
     How,
-    ModelCalls,
     ModelCallStore,
     Permit,
     Place,
     Spent,
-    purses_of,
 )
+from cinnabar_scheduler.model_permits import ModelCalls, purses_of
 from cinnabar_scheduler.model_policy import Budget, Budgets, Period, ProviderPolicy
 from cinnabar_scheduler.policy import Policy, TenantPolicy
 from cinnabar_scheduler.session import WorkerSession

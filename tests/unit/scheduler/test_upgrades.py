@@ -6,7 +6,8 @@ import pytest
 
 from cinnabar_scheduler.adapters.memory import MemoryQueue
 from cinnabar_scheduler.adapters.memory_model_calls import MemoryModelCalls
-from cinnabar_scheduler.model_calls import BreakerState, Ending, How, ModelCalls, Permit
+from cinnabar_scheduler.model_calls import BreakerState, Ending, How, Permit
+from cinnabar_scheduler.model_permits import ModelCalls
 from cinnabar_scheduler.policy import Policy
 from cinnabar_scheduler.ports import StoreUnavailable
 from cinnabar_scheduler.tasks import HeadStart, Task

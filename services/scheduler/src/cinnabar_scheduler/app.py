@@ -61,7 +61,7 @@ from cinnabar_scheduler.metrics import (
     model_samples,
 )
 from cinnabar_scheduler.model_call_service import ModelCallService
-from cinnabar_scheduler.model_calls import ModelCalls
+from cinnabar_scheduler.model_permits import ModelCalls
 from cinnabar_scheduler.outcomes import Outcomes
 from cinnabar_scheduler.progress import ProgressReports
 from cinnabar_scheduler.queue_service import QueueService, enqueue_coalescer

@@ -12,7 +12,8 @@ from cinnabar_common.metrics import Sample, Source, exposition, families
 from cinnabar_scheduler.admission import AdmissionCounters
 from cinnabar_scheduler.conservation import Snapshot
 from cinnabar_scheduler.load import Load, Loads
-from cinnabar_scheduler.model_calls import BreakerState, ModelCalls
+from cinnabar_scheduler.model_calls import BreakerState
+from cinnabar_scheduler.model_permits import ModelCalls
 from cinnabar_scheduler.ports import QueueUnavailable
 from cinnabar_scheduler.tally import Tally
 

@@ -17,13 +17,13 @@ from cinnabar_scheduler.model_calls import (
     Denied,
     Ending,
     How,
-    ModelCalls,
     ModelCallsUnavailable,
     Permit,
     Place,
     Places,
     Shared,
 )
+from cinnabar_scheduler.model_permits import ModelCalls
 from cinnabar_scheduler.policy import MAX_TOKENS
 from cinnabar_scheduler.ports import StoreUnavailable
 from cinnabar_scheduler.session import WorkerSession

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from cinnabar_common.clock import Clock
-from cinnabar_scheduler.model_calls import BreakerState, ModelCalls
+from cinnabar_scheduler.model_calls import BreakerState
+from cinnabar_scheduler.model_permits import ModelCalls
 from cinnabar_scheduler.ports import Queue
 from cinnabar_scheduler.tasks import Task
 
