@@ -54,6 +54,11 @@ class Bubblewrap:
         return ()
 
     @property
+    def sealed(self) -> bool:
+        """By its pid namespace."""
+        return True
+
+    @property
     def alone(self) -> bool:
         """Never."""
         return False
@@ -76,7 +81,7 @@ class Bubblewrap:
         folder = launch.folder.path
 
         def body() -> None:
-            enter(launch, user=user, processes=0 if inner_limit else launch.limits.processes + _OWN_PROCESSES)
+            enter(launch, user=user, processes=0 if inner_limit else launch.processes + _OWN_PROCESSES)
             rules = os.open(self._filter, os.O_RDONLY)
             for descriptor in (rules, told, *(gate[:1] if gate else ())):
                 os.set_inheritable(descriptor, True)

@@ -77,6 +77,11 @@ class Mechanism(Protocol):
         ...
 
     @property
+    def sealed(self) -> bool:
+        """Whether no process of a run that is under way ever becomes a child of the keeper."""
+        ...
+
+    @property
     def alone(self) -> bool:
         """Whether only one run may be there at a time."""
         ...

@@ -44,6 +44,11 @@ class Direct:
         self.missing: list[str] = ["/tmp of its own (TMPDIR is)"]
 
     @property
+    def sealed(self) -> bool:
+        """With a pid namespace."""
+        return bool(self._namespaces & kernel.CLONE_NEWPID)
+
+    @property
     def alone(self) -> bool:
         """Whether only one run may be there at a time, because nothing else tells runs apart."""
         return not self._namespaces & kernel.CLONE_NEWPID and self._ground.user(0) is None
@@ -61,7 +66,7 @@ class Direct:
         def program() -> NoReturn:
             if user is not None:
                 kernel.drop_bounding_capabilities()
-            become(user, launch.limits.processes + 1)
+            become(user, launch.processes + 1)
             self._shut_in(launch.folder)
             kernel.no_new_privileges()
             if self._filter is not None:

@@ -20,6 +20,7 @@ _NO_CORE = 1
 """Too little for a file, and the one value that also keeps the machine's handler of crashes from starting:
 0 would not (see core(5) on piping)."""
 _BROKEN = 126
+_BEHIND_CGROUP = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,12 @@ class Launch:
     stderr: int
     doors: Sequence[int] = ()
     """Of the run's cgroups; none: the process's own limits must do."""
+
+    @property
+    def processes(self) -> int:
+        """The limit for the user of the run. Behind a cgroup it is the second wall and stands back: the same
+        number may be somebody's in another container of the machine."""
+        return self.limits.processes * (_BEHIND_CGROUP if self.doors else 1)
 
 
 def fork(body: Callable[[], object]) -> tuple[int, int]:

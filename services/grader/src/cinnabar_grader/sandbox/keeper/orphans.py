@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
+
+from cinnabar_grader.sandbox.keeper import processes
 
 
 class Orphans:
     """Collects every dead child of this process but those that somebody waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lost: bool) -> None:
+        self._lost = lost
+        """Whether a child that nobody waits for belongs to no run any more, and is killed."""
         self.awaited: set[int] = set()
         """Children that are collected by those who started them."""
 
@@ -22,7 +25,9 @@ class Orphans:
 
     def collect(self) -> None:
         """All that are dead now."""
-        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            if int(child) not in self.awaited:
-                with suppress(ChildProcessError):
-                    os.waitpid(int(child), os.WNOHANG)
+        for child in processes.children(os.getpid()):
+            if child in self.awaited:
+                continue
+            with suppress(ChildProcessError, ProcessLookupError):
+                if os.waitpid(child, os.WNOHANG)[0] == 0 and self._lost:
+                    os.kill(child, signal.SIGKILL)

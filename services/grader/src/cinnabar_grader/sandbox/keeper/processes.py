@@ -34,11 +34,29 @@ def below(pid: int) -> Iterator[int]:
     while waiting:
         current = waiting.pop()
         yield current
-        with suppress(OSError):
-            for task in os.listdir(f"/proc/{current}/task"):
-                with suppress(OSError):
-                    children = (_PROC / str(current) / "task" / task / "children").read_text()
-                    waiting += map(int, children.split())
+        waiting += children(current)
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of a process; none when it is gone."""
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, (_PROC / str(pid) / "task" / task / "children").read_text().split())
+        return found
+    return children_by_parent(pid) if (_PROC / str(pid)).exists() else []
+
+
+def children_by_parent(pid: int) -> list[int]:
+    """The same by looking at every process: for kernels that keep no lists of children."""
+    found: list[int] = []
+    for entry in os.listdir(_PROC):
+        if entry.isdigit():
+            with suppress(OSError):
+                # After the name in parentheses: state is field 3, the parent 4.
+                if int((_PROC / entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    found.append(int(entry))
+    return found
 
 
 def of_user(user: int) -> list[int]:

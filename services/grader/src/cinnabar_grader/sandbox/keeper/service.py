@@ -50,7 +50,7 @@ class Keeper:
         self.slots = 1 if mechanism.alone else settings.slots
         for slot in range(self.slots):
             self._free.put_nowait(slot)
-        self._orphans = Orphans()
+        self._orphans = Orphans(lost=mechanism.sealed)
         self._orphans.watch()
         self._runs: dict[int, asyncio.Task[Outcome]] = {}
         self._count = 0
