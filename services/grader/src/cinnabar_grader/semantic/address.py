@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cinnabar_grader.semantic.lexicon import INSTRUCTIONS
 
-__all__ = ["SENTENCE", "addresses", "disguised", "speaks_of_grading"]
+__all__ = ["SENTENCE", "addresses", "disguised", "speaks_of_grading", "words_of"]
 
 _ENOUGH: Final = 2
 """Classes of a sentence that make it one; points count for less, see `_Language.addresses`."""
@@ -62,7 +62,7 @@ class _Language:
         return bool(self.some.search(text)) and any(map(self._addresses, SENTENCE.split(text)))
 
     def _addresses(self, sentence: str) -> bool:
-        if not self.some.search(sentence):
+        if (self.signs and self.signs.isdisjoint(words_of(sentence))) or not self.some.search(sentence):
             return False
         if self.strong.search(sentence):
             return True
@@ -102,16 +102,26 @@ _LANGUAGES: Final = {
 }
 
 
+_LATIN_ALONE: Final = [language for language in _LANGUAGES.values() if language.signs]
+
+
 def addresses(text: str) -> bool:
     """Whether some sentence of `text` speaks to whoever grades it, or in the forms of a program."""
     if _MARKUP.search(text):
         return True
-    words = frozenset(_WORD.findall(text.lower()))
+    words = words_of(text)
+    scripts = _LATIN_ALONE if text.isascii() else _LANGUAGES.values()
     return any(
         language.addresses(text)
-        for language in _LANGUAGES.values()
-        if language.script.search(text) and (not language.signs or language.signs & words)
+        for language in scripts
+        if (not language.signs.isdisjoint(words) if language.signs else language.script.search(text))
     )
+
+
+@lru_cache(maxsize=16)
+def words_of(text: str) -> frozenset[str]:
+    """The words of `text`, lower case."""
+    return frozenset(_WORD.findall(text.lower()))
 
 
 @lru_cache(maxsize=512)
@@ -142,6 +152,10 @@ _TELLING: Final = frozenset(
 """Words that one of these texts has in English; looked for turned around, and moved by 13 letters."""
 _TURNED: Final = frozenset(word[::-1] for word in _TELLING)
 _MOVED: Final = frozenset(codecs.encode(word, "rot13") for word in _TELLING)
+_FEW: Final = 2
+"""Letters by themselves, or signs within words, up to which a text is not taken apart."""
+_LONG: Final = 10
+"""Letters of a word from which on it may be encoded."""
 _ENGLISH: Final = _LANGUAGES["en"]
 
 
@@ -155,25 +169,28 @@ def _in_clear(view: str) -> bool:
 
 
 def _views(text: str) -> Iterator[str]:
-    """What a text may be underneath."""
-    words = frozenset(_WORD.findall(text.lower()))
-    if _MIXED.search(text):
+    """What a text may be underneath. Cheap looks come first: nearly every text is nothing but itself."""
+    words = words_of(text)
+    if not text.isascii() and _MIXED.search(text):
         yield text.translate(_ALIKE)
-    if _LEET.search(text):
+    mixed = not all(word.isalpha() or word.isdigit() for word in words) or "@" in text or "$" in text
+    if mixed and _LEET.search(text):
         yield text.lower().translate(_DIGITS)
-    if _SPACED.search(text):
+    if sum(len(word) == 1 for word in words) > _FEW and _SPACED.search(text):
         # Words are apart by more than letters are, or not at all.
         bare = _SPACED.sub(lambda match: _SEPARATOR.sub("", match.group()), _WIDE.sub("\n", text))
         yield bare.replace("\n", " ")
         letters = _SPACED.sub(lambda match: _SEPARATOR.sub("", match.group()), text).lower()
         if sum(word in letters for word in _TELLING) > 1:
             yield "previous instructions"
-    if _JOINED.search(text):
+    if max(map(text.count, "-_/.")) > _FEW and _JOINED.search(text):
         yield _SEPARATOR.sub(" ", text)
     if len(words & _MOVED) > 1:
         yield codecs.encode(text, "rot13")
     if len(words & _TURNED) > 1:
         yield text[::-1]
+    if max(map(len, words), default=0) < _LONG:
+        return
     for match in _BASE64.finditer(text):
         yield _decoded(match.group(), base64.b64decode)
     for match in _HEX.finditer(text):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cinnabar_grader.semantic.address import addresses, disguised, speaks_of_grading
+from cinnabar_grader.semantic.address import addresses, disguised, speaks_of_grading, words_of
 from cinnabar_grader.semantic.features import Text, overlap
-from cinnabar_grader.semantic.lexicon import DENIAL, INSTRUCTIONS, NO, REFUSALS, REFUSING
+from cinnabar_grader.semantic.lexicon import DENIAL, INSTRUCTING, INSTRUCTIONS, NO, REFUSALS, REFUSING
 from cinnabar_grader.semantic.polarity import contradicted, denied
 from cinnabar_grader.semantic.scores import Flag
 from cinnabar_grader.semantic.text import Analysis, clauses
@@ -16,6 +16,7 @@ from cinnabar_grader.semantic.wording import is_bare_list, is_salad, lists_keywo
 __all__ = ["Verdict", "guard", "is_apology", "is_refusal", "without_instructions"]
 
 _EDGES: Final = " .!?,;:-_~^*()[]'\"。！？，；：、…～（）"
+_HAN: Final = re.compile(r"[\u4e00-\u9fff]")
 _PIECE: Final = re.compile(r"[.!?;,:。！？；，：\s]+")
 _DOUBTED: Final = 0.2
 """At most this for a denied or scrambled reference or what is off the topic: teachers give 0."""
@@ -65,7 +66,10 @@ def without_instructions(text: str, *, dense: bool, known: str = "") -> tuple[st
     free = not known or not speaks_of_grading(known)
 
     def instructs(piece: str) -> bool:
-        return any(pattern.search(piece) for pattern in INSTRUCTIONS) or (free and addresses(piece))
+        look = bool(_HAN.search(piece)) or not INSTRUCTING.isdisjoint(words_of(piece))
+        return (look and any(pattern.search(piece) for pattern in INSTRUCTIONS)) or (
+            free and addresses(piece)
+        )
 
     if instructs(text):
         pieces = clauses(text, dense=dense, limit=200)

@@ -18,6 +18,7 @@ __all__ = [
     "ENGLISH_NEGATION",
     "ENGLISH_OPPOSITES",
     "HEDGED",
+    "INSTRUCTING",
     "INSTRUCTIONS",
     "LISTING",
     "NO",
@@ -72,6 +73,8 @@ REFUSALS: Final = frozenset(
 INSTRUCTIONS: Final = tuple(
     re.compile(pattern, re.IGNORECASE) for patterns in _ALL["instructions"].values() for pattern in patterns
 )
+INSTRUCTING: Final = _words("instructing", "english")
+"""One of these words is in everything in English that `INSTRUCTIONS` find."""
 REFUSING: Final = re.compile("|".join(_ALL["refusing"].values()), re.IGNORECASE)
 """A clause that says that its writer has no answer."""
 DENIAL: Final = _begins(*_ALL["denials"].values())
