@@ -76,6 +76,8 @@ async def test_a_loop_that_is_busy_but_not_blocked_is_healthy() -> None:
             block_by_computing(0.05)
             await asyncio.sleep(0)
         assert not watch.blocked
+    block_by_computing(0.7)
+    assert not watch.blocked  # nobody watches
 
 
 PROGRAM = """

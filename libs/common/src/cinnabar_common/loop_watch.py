@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ class LoopWatch:
         self._hold = hold_seconds
         self._step = limit_seconds / STEPS
         self._beats = 0
-        self._beaten_at = 0.0
+        self._beaten_at = math.inf  # nothing is late while nobody watches
         self._cpu = 0.0
         self._blocked_at: float | None = None
         self._stop = threading.Event()
@@ -68,6 +69,7 @@ class LoopWatch:
             yield self
         finally:
             self._timer.cancel()
+            self._beaten_at = math.inf
             self._stop.set()
             thread.join()
 
