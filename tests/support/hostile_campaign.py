@@ -121,7 +121,8 @@ def complaints(program: Hostile, run: Run) -> list[str]:
 def leftovers(sandbox: KeptSandbox) -> list[str]:
     """Processes of boxes, and their folders and cgroups, while nothing runs."""
     keeper = sandbox.keeper_pid
-    left = [f"process {pid}" for pid in processes.below(keeper) if pid != keeper]
+    own = {keeper, *processes.children(keeper)}  # it has a parent of its own, see `keeper.__main__`
+    left = [f"process {pid}" for pid in processes.below(keeper) if pid not in own]
     inside = Path(f"/proc/{keeper}/root{tempfile.gettempdir()}")
     # Only root can look there; for others the place is gone with the keeper in any case.
     grounds = inside.glob("cinnabar-sandbox-*/runs/*") if os.geteuid() == 0 else ()

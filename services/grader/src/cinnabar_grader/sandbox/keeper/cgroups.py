@@ -90,9 +90,7 @@ class _Folder:
         return os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def kill(self) -> None:
-        for line in self.read("cgroup.procs").splitlines():
-            with suppress(ProcessLookupError):
-                os.kill(int(line), signal.SIGKILL)
+        _kill(self.path)
 
     def remove(self) -> None:
         with suppress(FileNotFoundError):
@@ -293,11 +291,17 @@ def _remove_tree(path: Path) -> None:
             if entry.is_dir():
                 _remove_tree(entry)
     with suppress(FileNotFoundError):
-        for line in (path / "cgroup.procs").read_text().splitlines():
-            with suppress(ProcessLookupError):
-                os.kill(int(line), signal.SIGKILL)
+        _kill(path)
     with suppress(OSError):
         path.rmdir()
+
+
+def _kill(path: Path) -> None:
+    for line in (path / "cgroup.procs").read_text().splitlines():
+        # 0 is a process of another pid namespace; to kill(2) it would be ourselves.
+        if pid := int(line):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _lock(path: Path) -> int:
