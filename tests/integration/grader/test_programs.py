@@ -156,6 +156,17 @@ if __name__ == "__main__":
     assert len(reports[-1].tests) == len(tests)
 
 
+async def test_large_values_are_compared_whole(sandbox: Sandbox) -> None:
+    tests = calls(
+        Language.PYTHON,
+        ("f(0)", repr([1] * 50_000)),
+        ("f(1)", repr([1] * 50_000)),
+    )
+    found = await grade(sandbox, item(tests, output_bytes=1000), "def f(n): return [1] * 49_999 + [1 + n]")
+    assert verdicts(found.tests) == [V.ACCEPTED, V.WRONG_ANSWER]
+    assert len(found.tests[1].message) < 1000
+
+
 async def test_calls_of_javascript(sandbox: Sandbox) -> None:
     tests = calls(
         Language.JAVASCRIPT,

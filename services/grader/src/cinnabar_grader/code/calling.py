@@ -23,8 +23,10 @@ from cinnabar_grader.code.verdicts import preamble_lines
 from cinnabar_grader.graders import TestVerdict
 from cinnabar_grader.phrases import phrase
 
-MAX_VALUE = 1024 * 1024
+MAX_VALUE = 16 * 1024 * 1024
 """Bytes of one encoded value; what is longer is wrong."""
+ENCODED = 8
+"""Bytes of an encoded value for each of its literal, at most: "1," becomes ["i", "1"] and a comma."""
 BATCH_VALUE = 64 * 1024
 """Bytes of a value of a batch; the test of a longer one is run alone."""
 LONGEST_SHARE = 1.0

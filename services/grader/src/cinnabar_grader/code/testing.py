@@ -169,8 +169,7 @@ class Testing:
             if not early:
                 return
             request = calling.many(tests, self._limits.wall_seconds)
-            # Two lines of text and a value for each.
-            room = len(tests) * (2 * calling.BATCH_VALUE + _CHANNEL_BYTES)
+            room = len(tests) * (2 * calling.BATCH_VALUE + _CHANNEL_BYTES)  # a value and its text for each
             run = await self._harness(folder, request, output=room)
             answers = await asyncio.to_thread(calling.replies, tests, run.stdout)
             found: dict[str, Judged] = {}
@@ -199,7 +198,8 @@ class Testing:
             if not early:
                 return
             request = calling.one(self._item.program, form)
-            run = await self._harness(folder, request, output=0)
+            room = self._limits.output_bytes + calling.ENCODED * len(form.expected_text)
+            run = await self._harness(folder, request, output=room)
             printed = run.stderr
             if failed := stopped(run, self._item, self._toolchain):
                 verdict, message = failed
@@ -214,7 +214,7 @@ class Testing:
             self._done(test, judged(run, verdict, share=share, message=message, output=last(printed, 4096)))
 
     async def _harness(self, folder: Folder, request: calling.Request, *, output: int) -> Run:
-        limits = replace(self._limits, output_bytes=max(output, self._limits.output_bytes + _CHANNEL_BYTES))
+        limits = replace(self._limits, output_bytes=output + _CHANNEL_BYTES)
         command = (*self._toolchain.evaluator(limits.memory_bytes), request.source)
         return await self._run(folder, command, limits, stdin=request.stdin)
 
