@@ -237,7 +237,13 @@ async def test_dead_letters_are_listed_and_redriven(backend: Backend, tenant: st
     assert (rest.more, rest.unreachable) == (False, ())
     page = await backend.store.list_dead_letters(tenant, ALL, after=("", ""), limit=1)
     assert (page.letters, page.more) == (found[:1], True)
-    redriven = await backend.store.redrive(tenant, [first, (first[0], "q1")], "operator/root")
+    elsewhere = await backend.store.redrive(
+        tenant, [first, (first[0], "q1")], "operator/root", parent=AssignmentName("net", "a2")
+    )
+    assert (elsewhere.opened, elsewhere.fates) == ([], [RedriveFate.NOT_FOUND] * 2)
+    redriven = await backend.store.redrive(
+        tenant, [first, (first[0], "q1")], "operator/root", parent=found[0].submission.parent
+    )
     [task] = redriven.opened
     assert redriven.fates == [RedriveFate.REDRIVEN, RedriveFate.OPEN]
     assert (task.task, task.queue, task.generation, task.item_key) == (task_id(*first), "text", 1, "r1/q2")

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cinnabar_common.names import id_bucket
-from cinnabar_gateway.consistency import Positions
+from cinnabar_common.names import AssignmentName, SubmissionName, id_bucket
+from cinnabar_gateway.consistency import Positions, merged
 from cinnabar_gateway.handoff import Handoff
 from cinnabar_gateway.identity import Identity
 from cinnabar_gateway.ports import HealthProbe, Queue, SubmissionStore
@@ -20,6 +20,7 @@ from cinnabar_gateway.records import (
     QueueCounts,
     QueueState,
     RedriveFate,
+    Redriven,
     Redriving,
 )
 
@@ -80,21 +81,33 @@ class Operations:
         return await self._store.list_dead_letters(identity.tenant, wanted, after=after, limit=limit)
 
     async def redrive(
-        self, identity: Identity, tasks: Sequence[tuple[str, str]]
+        self, identity: Identity, tasks: Sequence[tuple[SubmissionName, str]]
     ) -> tuple[list[RedriveFate], Positions]:
-        """Opens the dead letters among (submission id, item id) again.
+        """Opens the dead letters among (submission, item id) again.
 
         The fate of each, in order, and where to see it.
         """
-        # An id that carries no bucket is nobody's, and storage could not even say where to look.
-        known = [task for task in tasks if id_bucket(task[0]) is not None]
-        if not known:
-            return [RedriveFate.NOT_FOUND for _ in tasks], ()
-        redriven = await self._store.redrive(identity.tenant, known, identity.actor)
+        fates = [RedriveFate.NOT_FOUND for _ in tasks]
+        positions: Positions = ()
+        by_parent: dict[AssignmentName, list[int]] = {}
+        for index, (name, _) in enumerate(tasks):
+            # An id that carries no bucket is nobody's, and storage could not even say where to look.
+            if id_bucket(name.submission) is not None:
+                by_parent.setdefault(name.parent, []).append(index)
+        for parent, indexes in by_parent.items():
+            known = [(tasks[index][0].submission, tasks[index][1]) for index in indexes]
+            opened = await self._redrive(identity, known, parent)
+            positions = merged(positions, opened.positions)
+            for index, fate in zip(indexes, opened.fates, strict=True):
+                fates[index] = fate
+        return fates, positions
+
+    async def _redrive(
+        self, identity: Identity, tasks: Sequence[tuple[str, str]], parent: AssignmentName | None = None
+    ) -> Redriven:
+        redriven = await self._store.redrive(identity.tenant, tasks, identity.actor, parent=parent)
         self._handoff.offer(redriven.opened)
-        known_fates = iter(redriven.fates)
-        fates = [RedriveFate.NOT_FOUND if id_bucket(task[0]) is None else next(known_fates) for task in tasks]
-        return fates, redriven.positions
+        return redriven
 
     async def redrive_all(self, identity: Identity, wanted: DeadLetterFilter) -> Redriving:
         """Opens the first dead letters of a filter again, up to 1,000."""
@@ -103,12 +116,12 @@ class Operations:
         more = page.more and bool(
             (await self._store.list_dead_letters(identity.tenant, wanted, after=tasks[-1], limit=1)).letters
         )
-        fates, positions = await self.redrive(identity, tasks)
+        redriven = await self._redrive(identity, tasks) if tasks else Redriven([], [], ())
         return Redriving(
-            fates=tuple(zip(page.letters, fates, strict=True)),
+            fates=tuple(zip(page.letters, redriven.fates, strict=True)),
             more=more,
             unreachable=page.unreachable,
-            positions=positions,
+            positions=redriven.positions,
         )
 
     async def health(self) -> list[Verdict]:

@@ -235,16 +235,16 @@ def _actor(caller: Identity) -> str:
     return f"{caller.tenant}/{caller.actor}"
 
 
-def _named_tasks(request: pb.RedriveDeadLettersRequest) -> list[tuple[str, str]]:
-    """(submission id, item id) of each task. InvalidRequest."""
+def _named_tasks(request: pb.RedriveDeadLettersRequest) -> list[tuple[SubmissionName, str]]:
+    """(submission, item id) of each task. InvalidRequest."""
     violations = list(missing(request))
     if len(request.tasks) > MAX_REDRIVE:
         violations.append(FieldViolation("tasks", f"must be 1 to {MAX_REDRIVE}"))
-    tasks: list[tuple[str, str]] = []
+    tasks: list[tuple[SubmissionName, str]] = []
     for index, task in enumerate(request.tasks):
         name = SubmissionName.parse(task.submission)
         if name is not None:
-            tasks.append((name.submission, task.item))
+            tasks.append((name, task.item))
         elif task.submission:
             rule = "must be courses/{course}/assignments/{assignment}/submissions/{submission}"
             violations.append(FieldViolation(f"tasks[{index}].submission", rule))

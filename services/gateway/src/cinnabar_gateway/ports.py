@@ -132,9 +132,17 @@ class SubmissionStore(Protocol):
         """
         ...
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
+    async def redrive(
+        self,
+        tenant: str,
+        tasks: Sequence[tuple[str, str]],
+        actor: str,
+        *,
+        parent: AssignmentName | None = None,
+    ) -> Redriven:
         """Opens the dead letters among (submission id, item id) again, up to 1,000.
 
+        With ``parent`` those of another assignment are NOT_FOUND.
         A shard that is away costs only its own tasks: their fate is UNAVAILABLE.
         What is opened after its ``grade_by`` has no deadline any more.
         """

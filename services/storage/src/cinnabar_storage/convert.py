@@ -33,6 +33,7 @@ from cinnabar_storage.records import (
     NewTask,
     Outcome,
     OwnedTaskKey,
+    Place,
     Position,
     QueueControl,
     RevisionKey,
@@ -241,14 +242,15 @@ def cancel(request: pb.CancelSubmissionsRequest) -> tuple[list[SubmissionKey], s
     return submission_keys(request.submissions), request.actor
 
 
-def redrive(request: pb.RedriveTasksRequest) -> tuple[str, list[TaskKey], str]:
-    """Whose tasks, which, and who asks."""
+def redrive(request: pb.RedriveTasksRequest) -> tuple[str, list[TaskKey], str, Place]:
+    """Whose tasks, which, who asks, and where they must be."""
     _require(request, ("tenant", "actor"))
     _at_most("tasks", len(request.tasks), MAX_KEYS)
     return (
         request.tenant,
         [TaskKey(task.submission_id, task.item_id) for task in request.tasks],
         request.actor,
+        Place(request.course, request.assignment),
     )
 
 

@@ -14,6 +14,7 @@ from cinnabar_storage.bucket_map import BucketSet, Claims
 from cinnabar_storage.erasure_records import ErasureRows
 from cinnabar_storage.model_ports import ModelShard
 from cinnabar_storage.records import (
+    ANYWHERE,
     Assignment,
     AssignmentKey,
     AssignmentPage,
@@ -29,6 +30,7 @@ from cinnabar_storage.records import (
     OpenTask,
     Outcome,
     OwnedTaskKey,
+    Place,
     QueueControl,
     RedriveResult,
     ReplicaState,
@@ -231,9 +233,9 @@ class Shard(UploadRows, ScoreRows, ErasureRows, Protocol):
         ...
 
     async def redrive_tasks(
-        self, tenant: str, keys: Sequence[TaskKey], actor: str
+        self, tenant: str, keys: Sequence[TaskKey], actor: str, place: Place = ANYWHERE
     ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
-        """Opens dead letters again, under the fence they have.
+        """Opens dead letters again, under the fence they have. What is of another ``place`` is NOT_FOUND.
 
         One result per key, in order, with the task when it is REDRIVEN; no key
         may come twice. When its submission's ``grade_by`` has passed, the task

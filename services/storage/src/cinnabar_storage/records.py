@@ -135,6 +135,16 @@ class CommitResult(IntEnum):
     UNAVAILABLE = 4
 
 
+class Place(NamedTuple):
+    """The course and assignment that something must be of; of any where one is empty."""
+
+    course: str = ""
+    assignment: str = ""
+
+
+ANYWHERE = Place()
+
+
 class RedriveResult(IntEnum):
     """What became of a task that was to be redriven; numbers as in the proto."""
 

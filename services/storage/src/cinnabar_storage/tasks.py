@@ -10,6 +10,7 @@ from cinnabar_common.names import id_bucket
 from cinnabar_storage.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
+    ANYWHERE,
     CommitResult,
     DeadLetter,
     DeadLetterPage,
@@ -18,6 +19,7 @@ from cinnabar_storage.records import (
     OpenTask,
     Outcome,
     OwnedTaskKey,
+    Place,
     Position,
     RedriveResult,
     TaskCounts,
@@ -60,9 +62,9 @@ class Tasks:
         return results, positions
 
     async def redrive(
-        self, tenant: str, keys: Sequence[TaskKey], actor: str
+        self, tenant: str, keys: Sequence[TaskKey], actor: str, place: Place = ANYWHERE
     ) -> tuple[list[RedriveResult], list[OpenTask], list[Position]]:
-        """Opens dead letters again; others stay as they are.
+        """Opens dead letters again; others stay as they are, and so do those of another ``place``.
 
         One result per key, in order, as if they had been redriven in order: of a
         key that comes twice the first is REDRIVEN. And the tasks that were
@@ -74,7 +76,7 @@ class Tasks:
         parts, silent = await self._shards.each_reachable(
             wanted,
             lambda key: id_bucket(key.submission_id),
-            lambda _, shard, group: shard.redrive_tasks(tenant, group, actor),
+            lambda _, shard, group: shard.redrive_tasks(tenant, group, actor, place),
         )
         positions = [self._shards.position(part.shard, part.answer[1]) for part in parts]
         for part, position in zip(parts, positions, strict=True):

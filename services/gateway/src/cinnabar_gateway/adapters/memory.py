@@ -220,14 +220,24 @@ class MemoryStorage:
         found.sort(key=lambda one: (one.submission.submission, one.task.item))
         return DeadLetterPage(tuple(found[:limit]), more=len(found) > limit)
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
+    async def redrive(
+        self,
+        tenant: str,
+        tasks: Sequence[tuple[str, str]],
+        actor: str,
+        *,
+        parent: AssignmentName | None = None,
+    ) -> Redriven:
         """See SubmissionStore."""
         opened: list[QueuedTask] = []
         fates: list[RedriveFate] = []
         for submission_id, item in tasks:
             key = SubmissionKey(tenant, submission_id)
             stored = self._submissions.get(key)
-            fates.append(self._redrive(stored, item, opened) if stored else RedriveFate.NOT_FOUND)
+            if stored is None or parent not in (None, stored.parent):
+                fates.append(RedriveFate.NOT_FOUND)
+            else:
+                fates.append(self._redrive(stored, item, opened))
         return Redriven(opened, fates, (self._written(),))
 
     def _redrive(self, stored: Submission, item: str, opened: list[QueuedTask]) -> RedriveFate:

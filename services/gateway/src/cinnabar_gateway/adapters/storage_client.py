@@ -224,7 +224,14 @@ class StorageClient:
         page = tuple(map(messages.dead_letter, response.dead_letters))
         return DeadLetterPage(page, response.more or len(page) == limit, tuple(response.unreachable))
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
+    async def redrive(
+        self,
+        tenant: str,
+        tasks: Sequence[tuple[str, str]],
+        actor: str,
+        *,
+        parent: AssignmentName | None = None,
+    ) -> Redriven:
         """See SubmissionStore."""
         request = pb.RedriveTasksRequest(
             tenant=tenant,
@@ -233,6 +240,8 @@ class StorageClient:
                 for submission_id, item in tasks
             ],
             actor=actor,
+            course="" if parent is None else parent.course,
+            assignment="" if parent is None else parent.assignment,
         )
         response = await self._call(self._writer.RedriveTasks, request)
         return Redriven(

@@ -18,6 +18,7 @@ from cinnabar_storage.adapters.memory_tables import Course, Fenced
 from cinnabar_storage.bucket_map import BucketSet, BucketState, Claim, Claims
 from cinnabar_storage.ports import MAX_PAGE_BYTES, NO_FLOOR, Copy
 from cinnabar_storage.records import (
+    ANYWHERE,
     Assignment,
     AssignmentKey,
     AssignmentPage,
@@ -39,6 +40,7 @@ from cinnabar_storage.records import (
     OpenTask,
     Outcome,
     OwnedTaskKey,
+    Place,
     QueueControl,
     RedriveResult,
     ReplicaState,
@@ -213,13 +215,17 @@ class MemoryShard(MemoryErasures):
         return cancelled, self._written()
 
     async def redrive_tasks(
-        self, tenant: str, keys: Sequence[TaskKey], actor: str
+        self, tenant: str, keys: Sequence[TaskKey], actor: str, place: Place = ANYWHERE
     ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
-        return [self._redrive(tenant, key, actor) for key in keys], self._written()
+        return [self._redrive(tenant, key, actor, place) for key in keys], self._written()
 
-    def _redrive(self, tenant: str, key: TaskKey, actor: str) -> tuple[RedriveResult, OpenTask | None]:
+    def _redrive(
+        self, tenant: str, key: TaskKey, actor: str, place: Place
+    ) -> tuple[RedriveResult, OpenTask | None]:
         row = self._submissions.get(key.submission_id)
         if row is None or row.tenant != tenant:
+            return RedriveResult.NOT_FOUND, None
+        if place.course not in ("", row.course) or place.assignment not in ("", row.assignment):
             return RedriveResult.NOT_FOUND, None
         fenced = self._tasks.get(key)
         match None if fenced is None else fenced.task.state:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from cinnabar_storage.adapters.sql_reads import open_task, tasks_of
 from cinnabar_storage.adapters.sql_server import Driver, Server, flushed
 from cinnabar_storage.records import (
+    ANYWHERE,
     Lsn,
     OpenTask,
+    Place,
     QueueControl,
     RedriveResult,
     SubmissionKey,
@@ -42,6 +44,7 @@ WITH opened AS (
     JOIN submissions s ON s.submission_id = k.submission_id AND s.tenant = $1
     WHERE t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1 AND t.state = 2
         AND t.submission_id = ANY($2) AND s.submission_id = ANY($2)
+        AND $5 IN ('', s.course) AND $6 IN ('', s.assignment)
     RETURNING t.submission_id, t.item_id, t.tenant, t.queue, t.generation,
               coalesce(t.priority, s.priority) AS priority,
               coalesce(t.revision_id, s.revision_id) AS revision_id,
@@ -55,6 +58,7 @@ SELECT k.submission_id, k.item_id, o.tenant, o.queue, o.generation,
        o.priority, o.revision_id, o.answers, o.create_time, o.grade_after, o.grade_by,
        o.upgrade,
        CASE WHEN o.submission_id IS NOT NULL THEN 1
+            WHEN p.submission_id IS NULL THEN 5
             WHEN t.state IN (1, 2) THEN 2
             WHEN t.state = 3 THEN 3
             WHEN EXISTS (SELECT FROM grades g WHERE g.submission_id = k.submission_id
@@ -64,6 +68,8 @@ FROM unnest($2::text[], $3::text[]) AS k(submission_id, item_id)
 LEFT JOIN opened o ON o.submission_id = k.submission_id AND o.item_id = k.item_id
 LEFT JOIN tasks t ON t.submission_id = k.submission_id AND t.item_id = k.item_id AND t.tenant = $1
     AND t.submission_id = ANY($2)
+LEFT JOIN submissions p ON p.submission_id = k.submission_id AND p.tenant = $1
+    AND p.submission_id = ANY($2) AND $5 IN ('', p.course) AND $6 IN ('', p.assignment)
 """
 # A queue belongs to no tenant and no submission: those columns of its audit row are empty.
 _SET_QUEUE_CONTROL = """
@@ -94,7 +100,7 @@ async def cancel_submissions(
 
 
 async def redrive_tasks(
-    server: Server, tenant: str, keys: Sequence[TaskKey], actor: str
+    server: Server, tenant: str, keys: Sequence[TaskKey], actor: str, place: Place = ANYWHERE
 ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
     """See ports.Shard."""
     # Kept over repetitions: what this call opened must not be reported as found open.
@@ -102,7 +108,8 @@ async def redrive_tasks(
 
     async def work(driver: Driver) -> Lsn:
         if not results:
-            for row in await driver.fetch(_REDRIVE, tenant, *zip(*sorted(keys), strict=True), actor):
+            columns = zip(*sorted(keys), strict=True)
+            for row in await driver.fetch(_REDRIVE, tenant, *columns, actor, *place):
                 result = RedriveResult(row[12])
                 opened = open_task(row) if result is RedriveResult.REDRIVEN else None
                 results[TaskKey(row[0], row[1])] = (result, opened)

@@ -38,6 +38,7 @@ from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.followers import Follower, following
 from cinnabar_storage.ports import NO_FLOOR, Copy
 from cinnabar_storage.records import (
+    ANYWHERE,
     Assignment,
     CommitResult,
     Created,
@@ -46,6 +47,7 @@ from cinnabar_storage.records import (
     NewSubmission,
     OpenTask,
     Outcome,
+    Place,
     QueueControl,
     RedriveResult,
     ReplicaState,
@@ -161,9 +163,9 @@ class SqlShard(SqlUploads, SqlStatistics, SqlErasures):
         return await sql_operations.cancel_submissions(self._server, keys, actor)
 
     async def redrive_tasks(
-        self, tenant: str, keys: Sequence[TaskKey], actor: str
+        self, tenant: str, keys: Sequence[TaskKey], actor: str, place: Place = ANYWHERE
     ) -> tuple[list[tuple[RedriveResult, OpenTask | None]], Lsn]:
-        return await sql_operations.redrive_tasks(self._server, tenant, keys, actor)
+        return await sql_operations.redrive_tasks(self._server, tenant, keys, actor, place)
 
     async def count_tasks(self) -> TaskCounts:
         replica = self._watch.rotation.choose(self._floor)

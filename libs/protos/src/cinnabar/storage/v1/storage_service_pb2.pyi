@@ -723,10 +723,16 @@ class RedriveTasksRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    COURSE_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Owner."""
     actor: _builtins.str
     """Who asked, for the audit."""
+    course: _builtins.str
+    """Id of the course that they must be of; of any when empty."""
+    assignment: _builtins.str
+    """Id of the assignment that they must be of; of any when empty."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RedriveTasksRequest.Task]:
         """At most 1,000. Those that are not dead letters are left as they are."""
@@ -737,10 +743,12 @@ class RedriveTasksRequest(_message.Message):
         tenant: _builtins.str = ...,
         tasks: _abc.Iterable[Global___RedriveTasksRequest.Task] | None = ...,
         actor: _builtins.str = ...,
+        course: _builtins.str = ...,
+        assignment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assignment", b"assignment", "course", b"course", "tasks", b"tasks", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
