@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 from tests.support.client_fixtures import World
 
 INSTRUCTOR = "dev.t.instructor.ann"
+_HOME = tempfile.TemporaryDirectory(prefix="cinnabar-home-")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class Ran:
 def environment(address: str, token: str = INSTRUCTOR) -> dict[str, str]:
     """What the command finds around it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CINNABAR_")}
-    return clean | {"CINNABAR_ADDRESS": address, "CINNABAR_TOKEN": token, "COLUMNS": "100"}
+    return clean | {
+        "CINNABAR_ADDRESS": address,
+        "CINNABAR_TOKEN": token,
+        "CINNABAR_HOME": _HOME.name,
+        "COLUMNS": "100",
+    }
 
 
 async def start(address: str, *arguments: str, token: str = INSTRUCTOR) -> asyncio.subprocess.Process:

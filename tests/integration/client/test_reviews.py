@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from cinnabar_client import ApiError
 from cinnabar_client.client import Client
-from tests.support.client_cli import run
-from tests.support.gateway_world import PARENT, TENANT, World, world
+from cinnabar_gateway.consistency import Position, TokenKeys
+from tests.support.client_cli import environment, run
+from tests.support.gateway_world import KEYS, PARENT, TENANT, World, world
 
 INSTRUCTOR = f"dev.{TENANT}.instructor.prof"
 OPERATOR = f"dev.{TENANT}.operator.root"
@@ -52,6 +54,27 @@ async def test_an_instructor_works_through_what_waits_with_the_library(gateway: 
             await client.accept_review(created.name, "name")
         assert caught.value.reason == "RESOURCE_NOT_FOUND"
         assert [one.item async for one in client.reviews()] == ["explain"]
+
+
+def files_in(folder: Path) -> set[Path]:
+    return set(folder.iterdir())
+
+
+async def test_a_command_sees_what_the_one_before_it_wrote(gateway: World) -> None:
+    created = await gateway.submission()
+    address = f"127.0.0.1:{gateway.gateway.port}"
+    home = Path(environment(address)["CINNABAR_HOME"])
+    override = ("override", created.name, "explain", "2", "--reason", "why", "--json")
+    before = files_in(home)
+    assert (await run(address, *override, token=INSTRUCTOR)).code == 0
+    [kept] = files_in(home) - before
+    assert KEYS.decode(TENANT, [kept.read_text()])
+    assert (await run(address, "show", created.name, "--json", token=INSTRUCTOR)).code == 0
+    # The suite was set up anew, under another key: what is remembered is worth nothing there.
+    kept.write_text(TokenKeys(("another secret of the tests: long",)).encode(TENANT, (Position(0, 1),)))
+    shown = await run(address, "show", created.name, "--json", token=INSTRUCTOR)
+    assert (shown.code, shown.err) == (0, "")
+    assert kept not in files_in(home)
 
 
 async def test_the_command_line_lists_and_accepts_what_waits(gateway: World) -> None:

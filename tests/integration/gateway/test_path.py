@@ -150,7 +150,7 @@ async def test_what_a_person_grades_waits_for_no_grader(real: Real) -> None:
 async def test_health_names_what_is_down(real: Real) -> None:
     report = await health(real)
     names = [check.name for check in report.checks]
-    assert names == ["storage", "database", "scheduler", "redis", "ai_service"]
+    assert names == ["storage", "database", "objects", "scheduler", "redis", "ai_service"]
     down = {check.name for check in report.checks if check.status != "healthy"}
     assert (report.status, down) == ("unhealthy", {"scheduler", "redis", "ai_service"})
     with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -19,7 +19,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 MAX_CALLS = 100
 """Calls of one client that run at once; more wait for their turn, which bounds the tokens there are."""
-_TOKEN_INVALID = ErrorReason.Name(ErrorReason.CONSISTENCY_TOKEN_INVALID)
+TOKEN_INVALID = ErrorReason.Name(ErrorReason.CONSISTENCY_TOKEN_INVALID)
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # what the services allow
 
 
@@ -102,7 +102,7 @@ class Connection:
 
     def refused(self, sent: Sent, error: ApiError) -> None:
         """A call failed: what it carried is dropped when that is why."""
-        if error.reason == _TOKEN_INVALID:
+        if error.reason == TOKEN_INVALID:
             sent.refused()
 
     async def stream(self, method: grpc.aio.UnaryStreamMultiCallable[Q, A], request: Q) -> AsyncGenerator[A]:

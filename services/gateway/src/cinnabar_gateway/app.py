@@ -143,6 +143,7 @@ def outside_of(
         probes=(
             GrpcHealthProbe("storage", storage, timeout_seconds=seconds),
             GrpcHealthProbe("database", storage, service="database", timeout_seconds=seconds),
+            GrpcHealthProbe("objects", storage, service="objects", optional=True, timeout_seconds=seconds),
             GrpcHealthProbe("scheduler", scheduler, timeout_seconds=seconds),
             GrpcHealthProbe("redis", scheduler, service="redis", timeout_seconds=seconds),
             GrpcHealthProbe("ai_service", scheduler, service="ai_service", timeout_seconds=seconds),

@@ -14,7 +14,10 @@ from typing import Any, Concatenate, ParamSpec
 import click
 
 from cinnabar_client.cli.output import Output
+from cinnabar_client.cli.remembered import Remembered
 from cinnabar_client.client import DEFAULT_TIMEOUT_SECONDS, Client
+from cinnabar_client.connection import TOKEN_INVALID
+from cinnabar_client.errors import ApiError
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 STATE_VARIABLE = "CINNABAR_STATE"
@@ -95,9 +98,32 @@ def api_command(
         settings = context.ensure_object(Settings)
 
         async def run() -> int:
-            client = Client(settings.resolved_address(), token=settings.token, timeout=settings.timeout)
-            async with client:
-                return await body(Session(client, Output(as_json=settings.as_json)), *args, **kwargs) or 0
+            address = settings.resolved_address()
+            remembered = Remembered(address, settings.token)
+            kept = remembered.read()
+
+            async def once(consistency_token: str) -> int:
+                client = Client(
+                    address,
+                    token=settings.token,
+                    timeout=settings.timeout,
+                    consistency_token=consistency_token,
+                )
+                try:
+                    async with client:
+                        session = Session(client, Output(as_json=settings.as_json))
+                        return await body(session, *args, **kwargs) or 0
+                finally:  # also of a command that failed after it had written
+                    if client.consistency_token != kept:
+                        remembered.write(client.consistency_token)
+
+            try:
+                return await once(kept)
+            except ApiError as error:
+                # Of a suite that was set up anew: the first call is refused, before anything is done.
+                if not kept or error.reason != TOKEN_INVALID:
+                    raise
+            return await once("")
 
         return asyncio.run(run())
 
