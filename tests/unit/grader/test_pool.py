@@ -116,7 +116,8 @@ def test_time_under_lease_that_is_waiting_here_is_not_taken_for_work() -> None:
     assert observed(busy=1, held=32, backlog=backlog) == 3
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 40)), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 40)), min_size=1, max_size=20))
+@settings(max_examples=40)
 def test_bounds_hold_and_it_never_shrinks_without_patience(pieces: list[tuple[int, float]]) -> None:
     it = Simulation()
     quiet = 0
@@ -135,6 +136,7 @@ def test_bounds_hold_and_it_never_shrinks_without_patience(pieces: list[tuple[in
     st.integers(3, 20),
     st.tuples(st.floats(0.05, 2), st.floats(0, 0.5)),
 )
+@settings(max_examples=40)
 def test_a_load_that_stays_makes_it_settle(load: float, start: int, thresholds: tuple[float, float]) -> None:
     up, part = thresholds
     it = Simulation(PoolTerms(up=up, down=up * part))
@@ -148,7 +150,7 @@ def test_a_load_that_stays_makes_it_settle(load: float, start: int, thresholds: 
 
 
 @given(st.integers(1, 80), st.integers(1, 60), st.floats(5, 60))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_bursts_with_pauses_below_the_patience_do_not_make_it_flap(on: int, off: int, load: float) -> None:
     it = Simulation()
     for _ in range(20):
