@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -27,23 +28,31 @@ from cinnabar_scheduler.limits import Charge, LimitState
 # Redis serves nobody else during a script: this many take a few ms.
 SCRIPT_BATCH = 1000
 _FIELDS = 6
+_DIGEST_BYTES = 16
 
 
 class AdmissionKeys:
-    """Every key of one tenant's admission, each with a TTL; the hash tag keeps them on one cluster node."""
+    """Every key of one tenant's admission, each with a TTL; the hash tag keeps them on one cluster node.
 
-    __slots__ = ("_prefix",)
+    Who calls is in a digest: names of keys go into logs, dumps and monitors, and stay up to a day.
+    """
+
+    __slots__ = ("_prefix", "_tenant")
 
     def __init__(self, tenant: str) -> None:
+        self._tenant = tenant
         self._prefix = f"cinnabar:{{limits:{tenant}}}:"
 
     def limit(self, charge: Charge) -> str:
         """What is used up of a limit."""
-        return self._prefix + charge.bucket
+        return f"{self._prefix}{charge.level}:{self._digest(charge.bucket)}"
 
     def key(self, user: str, key: str) -> str:
         """An idempotency key of a user."""
-        return f"{self._prefix}key:{user}:{key}"
+        return f"{self._prefix}key:{self._digest(user, key)}"
+
+    def _digest(self, *texts: str) -> str:
+        return blake2b("\0".join((self._tenant, *texts)).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 class RedisAdmission:

@@ -3,8 +3,9 @@
 -- The limits are continuous-state leaky buckets (GCRA), in the arithmetic of limits.py. A request whose key has
 -- an answer, is reserved, or was used with another fingerprint is charged nothing; neither is one that is refused.
 --
--- KEYS  1…l      {limits:<tenant>}:tenant, :user:…, :method:…  STRING  "<units used> <at (unix us)>"
---       l+1…     {limits:<tenant>}:key:<user>:<key>  STRING  cmsgpack {fingerprint, until (unix us), reservation, answer}
+-- KEYS  1…l      {limits:<tenant>}:<level>:<digest of who>  STRING  "<units used> <at (unix us)>"
+--       l+1…     {limits:<tenant>}:key:<digest of user and key>  STRING
+--                cmsgpack {fingerprint, until (unix us), reservation, answer}
 -- ARGV  1 now_us  2 reservation_us  3 ask_again_us  4 l, then two per limit: units, period_us
 --       then per request: cost, index of its key in KEYS (0: none), fingerprint, reservation to make,
 --       number of its limits n, n indexes in KEYS

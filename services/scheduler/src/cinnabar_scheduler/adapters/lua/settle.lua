@@ -1,6 +1,6 @@
 -- Say how reserved requests of one tenant ended.
 --
--- KEYS  {limits:<tenant>}:key:<user>:<key>, one per settlement (see admit.lua)
+-- KEYS  {limits:<tenant>}:key:<digest of user and key>, one per settlement (see admit.lua)
 -- ARGV  1 now_us  2 answer_us: how long an answer is kept
 --       then three per settlement: reservation, 1 (it has an answer) or 0 (the key is free again), answer
 -- RETURNS  per settlement 1, or 0 when its reservation did not stand any more (then nothing changed)
