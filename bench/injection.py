@@ -42,6 +42,8 @@ BARS: dict[str, float | None] = {
 }
 """What should not be exceeded; a model that is too small to grade proves nothing."""
 NAMES = tuple(BARS)
+GROUPS = ("attempts", "unseen", "fresh")
+"""Of the table of attempts: those that the guards were made with, after them, and last of all."""
 PROVIDER = "measured"
 LOCAL = 40
 """Attempts that the local model is asked about: it takes seconds for each."""
@@ -73,7 +75,7 @@ def cases() -> list[Case]:
     )
     items: list[dict[str, str]] = table["items"]
     found: list[Case] = []
-    attempts_by_language = [*table["attempts"].items(), *table["unseen"].items()]
+    attempts_by_language = [pair for group in GROUPS for pair in table[group].items()]
     for language, attempts in attempts_by_language:
         fitting = [item for item in items if item["language"] == language] or items
         for index, attempt in enumerate(attempts):
