@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinnabar_storage.adapters.memory_cache import MemoryCache
-from cinnabar_storage.announcements import Announcements
-from cinnabar_storage.cache import Cache, Loaded
-from cinnabar_storage.invalidation import CacheKey
+from cinnabar_storage.adapters.memory.cache import MemoryCache
+from cinnabar_storage.cached.announcements import Announcements
+from cinnabar_storage.cached.cache import Cache, Loaded
+from cinnabar_storage.cached.invalidation import CacheKey
+from cinnabar_storage.cached.shared import Hit, Message, Miss, SharedCacheUnavailable
 from cinnabar_storage.records import Lsn
-from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCacheUnavailable
 from tests.support.scheduler_queue import ManualClock
 from tests.support.storage_cache import LASTING, MAX_AGE, at, cache_key, cache_of, settled
 

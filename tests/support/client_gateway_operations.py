@@ -12,7 +12,7 @@ from cinnabar.gateway.v1 import operations_service_pb2_grpc as operations_grpc
 from cinnabar.gateway.v1.operations_service_pb2 import BucketMove, Erasure, Queue
 from cinnabar_common.errors import ResourceNotFound, SuiteError
 from cinnabar_common.names import BUCKETS
-from cinnabar_storage.moves import Move, moved_to, rebalanced
+from cinnabar_storage.shards.moves import Move, moved_to, rebalanced
 from tests.support.client_gateway_calls import Context, MemoryCalls
 
 

@@ -19,7 +19,7 @@ from cinnabar_local.credentials import Credentials
 from cinnabar_local.group import serving
 from cinnabar_local.ports import Ports
 from cinnabar_local.servers import SeaweedFS
-from cinnabar_storage.upload_records import FileFacts
+from cinnabar_storage.files.records import FileFacts
 
 
 @pytest_asyncio.fixture(scope="session")

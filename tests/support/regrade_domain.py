@@ -23,7 +23,8 @@ from cinnabar_storage.records import (
     SubmissionKey,
     TaskCounts,
 )
-from cinnabar_storage.regrade_records import (
+from cinnabar_storage.regrading.campaigns import Regrades
+from cinnabar_storage.regrading.records import (
     Regrade,
     RegradeFilter,
     RegradeKey,
@@ -31,9 +32,8 @@ from cinnabar_storage.regrade_records import (
     RegradeView,
     Reopening,
 )
-from cinnabar_storage.regrades import Regrades
-from cinnabar_storage.review_records import Override
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.reviewing.records import Override
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.storage_domain import new_tenant, revision, submission

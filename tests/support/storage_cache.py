@@ -6,13 +6,13 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from cinnabar_storage.adapters.memory_cache import MemoryCache
-from cinnabar_storage.cache import Cache, Limits, Loaded
-from cinnabar_storage.floors import Floors
-from cinnabar_storage.invalidation import CacheKey
-from cinnabar_storage.lru import Lru
+from cinnabar_storage.adapters.memory.cache import MemoryCache
+from cinnabar_storage.cached.cache import Cache, Limits, Loaded
+from cinnabar_storage.cached.floors import Floors
+from cinnabar_storage.cached.invalidation import CacheKey
+from cinnabar_storage.cached.lru import Lru
+from cinnabar_storage.cached.shared import SharedCache
 from cinnabar_storage.records import Lsn, Position
-from cinnabar_storage.shared_cache import SharedCache
 from tests.support.scheduler_queue import ManualClock
 
 MAX_AGE = 1.0

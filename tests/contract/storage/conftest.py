@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from cinnabar_storage.adapters.memory import MemoryShard
-from cinnabar_storage.adapters.sql_shard import sql_shard
+from cinnabar_storage.adapters.memory.stores import MemoryShard
+from cinnabar_storage.adapters.sql.shard import sql_shard
 from cinnabar_storage.assignments import Assignments
 from cinnabar_storage.controls import QueueControls
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.servers import ShardUrls

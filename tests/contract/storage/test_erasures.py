@@ -14,12 +14,12 @@ import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, InvalidRequest, ResourceNotFound, StateForbids
 from cinnabar_common.names import Bucket, bucket_of, new_id
-from cinnabar_storage.adapters.memory import MemoryShard
-from cinnabar_storage.adapters.memory_objects import MemoryObjects
-from cinnabar_storage.erasures import Erasures
+from cinnabar_storage.adapters.memory.objects import MemoryObjects
+from cinnabar_storage.adapters.memory.stores import MemoryShard
+from cinnabar_storage.privacy.erasures import Erasures
+from cinnabar_storage.privacy.retention import Retention, parse_policy
 from cinnabar_storage.records import NewSubmission
-from cinnabar_storage.retention import Retention, parse_policy
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 
@@ -184,10 +184,10 @@ class Dying:
 async def test_whoever_comes_next_finishes(
     stored: Stored, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cinnabar_storage.erasures.BATCH", 2)
+    monkeypatch.setattr("cinnabar_storage.privacy.erasures.BATCH", 2)
     # Nobody waits for the claim of who died.
-    monkeypatch.setattr("cinnabar_storage.erasures.CLAIM_SECONDS", 0.0)
-    monkeypatch.setattr("cinnabar_storage.adapters.sql_erasures.CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr("cinnabar_storage.privacy.erasures.CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr("cinnabar_storage.adapters.sql.erasures.CLAIM_SECONDS", 0.0)
     tenant, student = new_tenant(), "ann"
     await homework(stored, tenant, student)
     others = await homework(stored, tenant, "bob")

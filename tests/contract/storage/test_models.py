@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 from cinnabar_common.names import id_bucket
-from cinnabar_storage.model_budgets import ModelBudgets, Upgrades
-from cinnabar_storage.model_ports import ModelBudget
 from cinnabar_storage.records import (
     CommitResult,
     Graded,
@@ -16,7 +14,9 @@ from cinnabar_storage.records import (
     OwnedTaskKey,
     TaskKey,
 )
-from cinnabar_storage.review_records import Override
+from cinnabar_storage.reviewing.records import Override
+from cinnabar_storage.spending.budgets import ModelBudgets, Upgrades
+from cinnabar_storage.spending.ports import ModelBudget
 from tests.contract.storage.conftest import Stored
 from tests.support.regrade_domain import Course
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission

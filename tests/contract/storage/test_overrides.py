@@ -9,8 +9,8 @@ import pytest
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound
 from cinnabar_storage.etags import etag_of
 from cinnabar_storage.records import CommitResult, GradeKind, NewSubmission, Position, Submission, TaskKey
-from cinnabar_storage.review_records import GradingQuery, Override
-from cinnabar_storage.reviews import Reviews
+from cinnabar_storage.reviewing.overrides import Reviews
+from cinnabar_storage.reviewing.records import GradingQuery, Override
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 

@@ -20,7 +20,7 @@ from cinnabar_storage.records import (
     SubmissionKey,
     TaskKey,
 )
-from cinnabar_storage.regrade_records import (
+from cinnabar_storage.regrading.records import (
     RegradeFilter,
     RegradeKey,
     RegradeQuery,

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.clock import SystemClock
-from cinnabar_storage.adapters.memory_cache import MemoryCache
+from cinnabar_storage.adapters.memory.cache import MemoryCache
 from cinnabar_storage.adapters.redis_cache import redis_cache
-from cinnabar_storage.invalidation import CacheKey
-from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCache
+from cinnabar_storage.cached.invalidation import CacheKey
+from cinnabar_storage.cached.shared import Hit, Message, Miss, SharedCache
 from tests.support.servers import ValkeyServer
 from tests.support.storage_cache import at, cache_key
 from tests.support.waiting import until

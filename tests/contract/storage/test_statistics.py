@@ -10,7 +10,7 @@ import pytest
 
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade
 from cinnabar_storage.records import Graded, NewSubmission, TaskKey
-from cinnabar_storage.score_records import (
+from cinnabar_storage.scoring.records import (
     BINS,
     ScoredItem,
     ScoreStatistics,
@@ -20,7 +20,7 @@ from cinnabar_storage.score_records import (
     share_of,
     statistics_of,
 )
-from cinnabar_storage.statistics import Statistics
+from cinnabar_storage.scoring.statistics import Statistics
 from tests.contract.storage.conftest import Stored
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, submission
 from tests.support.waiting import until

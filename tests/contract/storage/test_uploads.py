@@ -9,17 +9,15 @@ from dataclasses import dataclass
 import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, ResourceNotFound
-from cinnabar_storage.adapters.memory_objects import MemoryObjects
-from cinnabar_storage.records import CreateStatus, Micros, NewSubmission
-from cinnabar_storage.sharding import author_bucket
-from cinnabar_storage.upload_collector import (
+from cinnabar_storage.adapters.memory.objects import MemoryObjects
+from cinnabar_storage.files.collector import (
     DOOMED_SECONDS,
     LATE_SECONDS,
     ORPHAN_SECONDS,
     STRAY_SECONDS,
     Collector,
 )
-from cinnabar_storage.upload_records import (
+from cinnabar_storage.files.records import (
     FILES,
     STAGING,
     AnswerPlace,
@@ -29,7 +27,9 @@ from cinnabar_storage.upload_records import (
     Use,
     Verdict,
 )
-from cinnabar_storage.uploads import Uploads
+from cinnabar_storage.files.uploads import Uploads
+from cinnabar_storage.records import CreateStatus, Micros, NewSubmission
+from cinnabar_storage.shards.sharding import author_bucket
 from tests.contract.storage.conftest import Stored
 from tests.support.objects import facts_of
 from tests.support.storage_domain import new_tenant, sought, submission

@@ -9,9 +9,9 @@ import pytest_asyncio
 
 from cinnabar_common.errors import EtagMismatch, ResourceNotFound
 from cinnabar_common.names import bucket_of, new_id
-from cinnabar_storage.adapters.memory_objects import MemoryObjects
-from cinnabar_storage.erasures import Erasures
+from cinnabar_storage.adapters.memory.objects import MemoryObjects
 from cinnabar_storage.etags import etag_of
+from cinnabar_storage.privacy.erasures import Erasures
 from cinnabar_storage.records import (
     CommitResult,
     Doubt,
@@ -21,17 +21,17 @@ from cinnabar_storage.records import (
     Position,
     SubmissionKey,
 )
-from cinnabar_storage.regrade_records import Wanted
-from cinnabar_storage.review_records import Override
-from cinnabar_storage.reviews import Reviews
-from cinnabar_storage.waiting_review_records import (
+from cinnabar_storage.regrading.records import Wanted
+from cinnabar_storage.reviewing.overrides import Reviews
+from cinnabar_storage.reviewing.records import Override
+from cinnabar_storage.reviewing.waiting import WaitingReviews
+from cinnabar_storage.reviewing.waiting_records import (
     FROM_THE_OLDEST,
     Acceptance,
     ReviewCursor,
     ReviewQuery,
     WaitingReview,
 )
-from cinnabar_storage.waiting_reviews import WaitingReviews
 from tests.contract.storage.conftest import Stored
 from tests.support.regrade_domain import PARENT, Course
 from tests.support.storage_domain import grade, key, new_tenant, submission

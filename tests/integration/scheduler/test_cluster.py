@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cinnabar_storage.adapters.redis_cache import redis_cache
-from cinnabar_storage.shared_cache import Hit, Message, Miss
+from cinnabar_storage.cached.shared import Hit, Message, Miss
 from tests.support.scheduler_process import suite
 from tests.support.scheduler_worker import worker
 from tests.support.storage_cache import at, cache_key

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.errors import DependencyUnavailable, from_rpc_error
 from cinnabar_local import sql
-from cinnabar_storage.bucket_map import ShardMap
+from cinnabar_storage.shards.bucket_map import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
 from tests.support.storage_records import given_up, graded, key, new_submission
 from tests.support.storage_service import Storage, storage_on

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_follower import sql_step, with_rows
-from cinnabar_storage.adapters.sql_server import Driver, Server
-from cinnabar_storage.audit import AuditRow
-from cinnabar_storage.followers import Stepped
+from cinnabar_storage.adapters.sql.follower import sql_step, with_rows
+from cinnabar_storage.adapters.sql.server import Driver, Server
+from cinnabar_storage.trail.audit import AuditRow
+from cinnabar_storage.trail.followers import Stepped
 from tests.support.servers import ShardUrls
 
 _ADD = """

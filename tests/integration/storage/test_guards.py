@@ -1,7 +1,7 @@
 """What guards every table whose rows move."""
 
 from cinnabar_local import sql
-from cinnabar_storage.adapters.tables import metadata
+from cinnabar_storage.adapters.sql.tables import metadata
 from tests.support.servers import ShardUrls
 
 _GUARDS = """

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from cinnabar.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from cinnabar_common.channels import channel
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_migrations import SchemaError, head, migrate, require_head
-from cinnabar_storage.adapters.sql_server import engine_of
-from cinnabar_storage.adapters.tables import metadata
+from cinnabar_storage.adapters.sql.migrating import SchemaError, head, migrate, require_head
+from cinnabar_storage.adapters.sql.server import engine_of
+from cinnabar_storage.adapters.sql.tables import metadata
 from cinnabar_storage.app import migrate_all
 from tests.support.servers import ShardUrls
 from tests.support.storage_service import config_for

@@ -11,8 +11,8 @@ import pytest
 
 from cinnabar_local import sql
 from cinnabar_local.group import ProcessGroup
-from cinnabar_storage.moves import Ledger, Move, MoveStep
-from cinnabar_storage.moving import moving
+from cinnabar_storage.shards.moves import Ledger, Move, MoveStep
+from cinnabar_storage.shards.moving import moving
 from tests.support.servers import ShardUrls
 from tests.support.storage_process import storage_processes
 from tests.support.storage_service import config_for, storage_on

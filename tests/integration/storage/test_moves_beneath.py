@@ -13,26 +13,26 @@ from cinnabar_common.clock import SystemClock
 from cinnabar_common.names import Bucket, bucket_of, new_id
 from cinnabar_local import sql
 from cinnabar_storage import responses
-from cinnabar_storage.adapters.memory_objects import MemoryObjects
-from cinnabar_storage.adapters.sql_shard import sql_shard
-from cinnabar_storage.adapters.tables import metadata
+from cinnabar_storage.adapters.memory.objects import MemoryObjects
+from cinnabar_storage.adapters.sql.shard import sql_shard
+from cinnabar_storage.adapters.sql.tables import metadata
 from cinnabar_storage.assignments import Assignments
-from cinnabar_storage.cached_reads import CachedReads
-from cinnabar_storage.caching import caching
+from cinnabar_storage.cached.composition import caching
+from cinnabar_storage.cached.reads import CachedReads
 from cinnabar_storage.config import StorageConfig
-from cinnabar_storage.erasures import Erasures
-from cinnabar_storage.live_map import live_map
-from cinnabar_storage.moves import Move
-from cinnabar_storage.moving import moving
+from cinnabar_storage.files.records import AnswerPlace, Upload, Use, Verdict
+from cinnabar_storage.files.uploads import Uploads
+from cinnabar_storage.privacy.erasures import Erasures
 from cinnabar_storage.records import Created, CreateStatus, Doubt, NewSubmission, Position, TaskKey
-from cinnabar_storage.regrade_records import RegradeState, Tally
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.regrading.records import RegradeState, Tally
+from cinnabar_storage.reviewing.waiting import WaitingReviews
+from cinnabar_storage.reviewing.waiting_records import FROM_THE_OLDEST, Acceptance, ReviewQuery
+from cinnabar_storage.shards.live_map import live_map
+from cinnabar_storage.shards.moves import Move
+from cinnabar_storage.shards.moving import moving
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
-from cinnabar_storage.upload_records import AnswerPlace, Upload, Use, Verdict
-from cinnabar_storage.uploads import Uploads
-from cinnabar_storage.waiting_review_records import FROM_THE_OLDEST, Acceptance, ReviewQuery
-from cinnabar_storage.waiting_reviews import WaitingReviews
 from tests.support.objects import facts_of
 from tests.support.regrade_domain import Course
 from tests.support.servers import ShardUrls

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_local import sql
-from cinnabar_storage.bucket_map import ShardMap
+from cinnabar_storage.shards.bucket_map import ShardMap
 from tests.support.servers import PostgresServers, ShardUrls
 from tests.support.storage_disk import small_disk
 from tests.support.storage_records import graded, key, new_submission, revision_id

@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.names import BUCKETS, bucket_of
-from cinnabar_storage.adapters import sql_operations, sql_writes
-from cinnabar_storage.adapters.sql_reads import SqlCopy
-from cinnabar_storage.adapters.sql_server import Server
+from cinnabar_storage.adapters.sql import operations as sql_operations
+from cinnabar_storage.adapters.sql import writes as sql_writes
+from cinnabar_storage.adapters.sql.reads import SqlCopy
+from cinnabar_storage.adapters.sql.server import Server
 from cinnabar_storage.records import (
     Lsn,
     NewSubmission,

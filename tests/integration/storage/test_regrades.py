@@ -10,11 +10,11 @@ import pytest_asyncio
 
 from cinnabar_common.errors import StateForbids
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_shard import sql_shard
+from cinnabar_storage.adapters.sql.shard import sql_shard
 from cinnabar_storage.assignments import Assignments
 from cinnabar_storage.records import CommitResult, NewSubmission
-from cinnabar_storage.regrade_records import RegradeFilter, RegradeState, Wanted
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.regrading.records import RegradeFilter, RegradeState, Wanted
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.regrade_domain import PARENT, Course

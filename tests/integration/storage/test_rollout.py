@@ -7,7 +7,7 @@ import pytest_asyncio
 from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar_common.names import Bucket, new_id
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_migrations import migrate
+from cinnabar_storage.adapters.sql.migrating import migrate
 from cinnabar_storage.app import migrate_all
 from tests.support.servers import ShardUrls
 from tests.support.storage_records import new_submission

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cinnabar_storage.adapters import sql_seals
-from cinnabar_storage.adapters.sql_follower import sql_step
-from cinnabar_storage.adapters.sql_server import Driver, Server
-from cinnabar_storage.audit import BEFORE_THE_FIRST, Break, SealLink, breaks_of
+from cinnabar_storage.adapters.sql import seals as sql_seals
+from cinnabar_storage.adapters.sql.follower import sql_step
+from cinnabar_storage.adapters.sql.server import Driver, Server
+from cinnabar_storage.trail.audit import BEFORE_THE_FIRST, Break, SealLink, breaks_of
 from tests.support.servers import ShardUrls
 
 _ADD = """

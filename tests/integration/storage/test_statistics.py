@@ -12,12 +12,12 @@ import pytest_asyncio
 from cinnabar.grader.v1.grade_pb2 import CriterionScore, Grade
 from cinnabar_common.names import BUCKETS, Bucket, id_bucket
 from cinnabar_local import sql
-from cinnabar_storage.adapters.sql_server import Server
-from cinnabar_storage.adapters.sql_shard import SqlShard, sql_shard
-from cinnabar_storage.adapters.sql_statistics import SUMS, add_bucket, drop_bucket
-from cinnabar_storage.erasure_records import Erasure, NewErasure
+from cinnabar_storage.adapters.sql.server import Server
+from cinnabar_storage.adapters.sql.shard import SqlShard, sql_shard
+from cinnabar_storage.adapters.sql.statistics import SUMS, add_bucket, drop_bucket
+from cinnabar_storage.privacy.records import Erasure, NewErasure
 from cinnabar_storage.records import Graded, NewSubmission
-from cinnabar_storage.review_records import Override
+from cinnabar_storage.reviewing.records import Override
 from tests.support.servers import ShardUrls
 from tests.support.storage_domain import grade, key, new_tenant, submission
 from tests.support.storage_service import config_for

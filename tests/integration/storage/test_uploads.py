@@ -25,10 +25,10 @@ from cinnabar_common.channels import channel
 from cinnabar_common.presigned import TransferFailed
 from cinnabar_local import sql
 from cinnabar_local.servers import SeaweedFS
-from cinnabar_storage.adapters.memory_objects import MemoryObjects
+from cinnabar_storage.adapters.memory.objects import MemoryObjects
 from cinnabar_storage.adapters.minio_objects import minio_objects
-from cinnabar_storage.adapters.sql_server import Server
-from cinnabar_storage.upload_ports import Objects
+from cinnabar_storage.adapters.sql.server import Server
+from cinnabar_storage.files.ports import Objects
 from tests.support.objects import facts_of
 from tests.support.servers import ShardUrls
 from tests.support.storage_domain import new_tenant

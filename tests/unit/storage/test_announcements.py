@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.errors import DependencyUnavailable
-from cinnabar_storage.adapters.memory_cache import MemoryCache
-from cinnabar_storage.announcements import HEARTBEAT_SECONDS, MAX_KEYS, MAX_WAITING, Announcements
-from cinnabar_storage.cache import Cache
-from cinnabar_storage.lru import Entry
-from cinnabar_storage.shared_cache import Message, SharedCacheUnavailable
+from cinnabar_storage.adapters.memory.cache import MemoryCache
+from cinnabar_storage.cached.announcements import HEARTBEAT_SECONDS, MAX_KEYS, MAX_WAITING, Announcements
+from cinnabar_storage.cached.cache import Cache
+from cinnabar_storage.cached.lru import Entry
+from cinnabar_storage.cached.shared import Message, SharedCacheUnavailable
 from tests.support.scheduler_queue import ManualClock
 from tests.support.storage_cache import MAX_AGE, at, cache_key, cache_of, memory_cache
 from tests.support.waiting import until

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cinnabar_common.errors import InvalidRequest, StateForbids
 from cinnabar_common.names import BUCKETS
-from cinnabar_storage.bucket_map import BucketState, Claim, Claims, ShardMap, merged
-from cinnabar_storage.moves import Move, MoveStep, allowed, moved_to, rebalanced
 from cinnabar_storage.records import Lsn
+from cinnabar_storage.shards.bucket_map import BucketState, Claim, Claims, ShardMap, merged
+from cinnabar_storage.shards.moves import Move, MoveStep, allowed, moved_to, rebalanced
 
 
 def claims(shard_map: ShardMap, shard: int) -> Claims:

@@ -9,11 +9,11 @@ import pytest
 import pytest_asyncio
 
 from cinnabar_common.errors import DependencyUnavailable
-from cinnabar_storage.adapters.memory_cache import MemoryCache
-from cinnabar_storage.cache import Cache
-from cinnabar_storage.invalidation import CacheKey
+from cinnabar_storage.adapters.memory.cache import MemoryCache
+from cinnabar_storage.cached.cache import Cache
+from cinnabar_storage.cached.invalidation import CacheKey
+from cinnabar_storage.cached.shared import Hit, Message, Miss, SharedCacheUnavailable
 from cinnabar_storage.records import Position
-from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCacheUnavailable
 from tests.support.scheduler_queue import ManualClock
 from tests.support.storage_cache import Source, at, cache_key, cache_of, ended, memory_cache, settled
 

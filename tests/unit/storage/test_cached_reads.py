@@ -9,13 +9,13 @@ import pytest_asyncio
 
 from cinnabar.storage.v1 import records_pb2
 from cinnabar_storage import responses
-from cinnabar_storage.adapters.memory import MemoryShard
-from cinnabar_storage.announcements import Announcements
+from cinnabar_storage.adapters.memory.stores import MemoryShard
 from cinnabar_storage.assignments import Assignments
-from cinnabar_storage.cache import Cache
-from cinnabar_storage.cached_reads import CachedReads
+from cinnabar_storage.cached.announcements import Announcements
+from cinnabar_storage.cached.cache import Cache
+from cinnabar_storage.cached.reads import CachedReads
 from cinnabar_storage.records import AssignmentKey, RevisionKey, SubmissionKey
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.scheduler_queue import ManualClock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinnabar_storage.floors import Floors
+from cinnabar_storage.cached.floors import Floors
 from tests.support.scheduler_queue import ManualClock
 from tests.support.storage_cache import at, cache_key
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cinnabar_storage.followers import Follower, Stepped
+from cinnabar_storage.trail.followers import Follower, Stepped
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinnabar_storage.lru import Entry, Lru
+from cinnabar_storage.cached.lru import Entry, Lru
 from tests.support.storage_cache import at, cache_key
 
 

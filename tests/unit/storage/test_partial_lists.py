@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, Overloaded, SuiteError
-from cinnabar_storage.adapters.memory import MemoryShard
+from cinnabar_storage.adapters.memory.stores import MemoryShard
 from cinnabar_storage.ports import Copy
 from cinnabar_storage.records import (
     DeadLetterQuery,
@@ -19,7 +19,7 @@ from cinnabar_storage.records import (
     SubmissionQuery,
     TaskKey,
 )
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.storage_domain import dead_letter, new_tenant, submission

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cinnabar_storage.candidates import choose, last_fitting
 from cinnabar_storage.records import GradeKind, TaskState
-from cinnabar_storage.regrade_records import Candidate, ItemPlan, Reopened
-from cinnabar_storage.regrade_report import BINS, LARGEST, GradeParts, Report, Scored
+from cinnabar_storage.regrading.candidates import choose, last_fitting
+from cinnabar_storage.regrading.records import Candidate, ItemPlan, Reopened
+from cinnabar_storage.regrading.report import BINS, LARGEST, GradeParts, Report, Scored
 
 PLANS = {"r1": {"q": ItemPlan("text", 4.0)}, "r2": {"q": ItemPlan("choice", 4.0)}, "gone": {}}
 GRADED = Candidate("s", "r1", "q", 3, GradeKind.GRADED, 1.0, "", 5, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cinnabar_common.metrics import exposition, families
-from cinnabar_storage.adapters.memory import MemoryShard
+from cinnabar_storage.adapters.memory.stores import MemoryShard
 from cinnabar_storage.metrics import replica_samples
 from cinnabar_storage.records import ReplicaState
 

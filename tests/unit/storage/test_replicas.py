@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cinnabar_storage.records import Lsn
-from cinnabar_storage.replicas import Rotation
+from cinnabar_storage.shards.replicas import Rotation
 
 ANY = Lsn(0)
 

@@ -6,9 +6,9 @@ import pytest
 
 from cinnabar_common.errors import DependencyUnavailable, InvalidRequest, Overloaded
 from cinnabar_common.names import BUCKETS, Bucket, new_id
-from cinnabar_storage.bucket_map import ShardMap
 from cinnabar_storage.records import Lsn, Position
-from cinnabar_storage.sharding import MinPositions, gather, gather_reachable
+from cinnabar_storage.shards.bucket_map import ShardMap
+from cinnabar_storage.shards.sharding import MinPositions, gather, gather_reachable
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 10, 1024])

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from cinnabar_storage.adapters.memory import MemoryShard
+from cinnabar_storage.adapters.memory.stores import MemoryShard
 from cinnabar_storage.assignments import Assignments
-from cinnabar_storage.invalidation import CacheKey, assignment_key, revision_key, submission_key
+from cinnabar_storage.cached.invalidation import CacheKey, assignment_key, revision_key, submission_key
 from cinnabar_storage.records import Position, TaskKey
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
 from tests.support.storage_domain import dead_letter, grade, key, new_tenant, revision, submission

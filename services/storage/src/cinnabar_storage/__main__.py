@@ -7,10 +7,10 @@ import sys
 from cinnabar_common.config import ConfigError, load
 from cinnabar_common.logs import configure_logging
 from cinnabar_common.server import main
-from cinnabar_storage.adapters.sql_migrations import SchemaError
+from cinnabar_storage.adapters.sql.migrating import SchemaError
 from cinnabar_storage.app import migrate_all, running
 from cinnabar_storage.config import StorageConfig
-from cinnabar_storage.live_map import NobodyOwnsAnything
+from cinnabar_storage.shards.live_map import NobodyOwnsAnything
 
 if __name__ == "__main__":
     try:

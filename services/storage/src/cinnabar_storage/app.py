@@ -40,42 +40,42 @@ from cinnabar_common.server import serving
 from cinnabar_storage import responses
 from cinnabar_storage.adapters.grading_content import grade_parts, item_plans
 from cinnabar_storage.adapters.minio_objects import minio_objects
-from cinnabar_storage.adapters.sql_buckets import give_out
-from cinnabar_storage.adapters.sql_migrations import migrate, require_head
-from cinnabar_storage.adapters.sql_server import Server
-from cinnabar_storage.adapters.sql_shard import sql_shard
+from cinnabar_storage.adapters.sql.buckets import give_out
+from cinnabar_storage.adapters.sql.migrating import migrate, require_head
+from cinnabar_storage.adapters.sql.server import Server
+from cinnabar_storage.adapters.sql.shard import sql_shard
 from cinnabar_storage.assignments import Assignments
-from cinnabar_storage.cached_reads import CachedReads
-from cinnabar_storage.caching import caching
+from cinnabar_storage.cached.composition import caching
+from cinnabar_storage.cached.reads import CachedReads
 from cinnabar_storage.config import StorageConfig
 from cinnabar_storage.controls import QueueControls
-from cinnabar_storage.erasure_service import ErasureReader, ErasureWriter
-from cinnabar_storage.erasures import Erasures
-from cinnabar_storage.live_map import live_map
+from cinnabar_storage.files.collector import Collector
+from cinnabar_storage.files.ports import Objects
+from cinnabar_storage.files.service import UploadReader, UploadWriter
+from cinnabar_storage.files.uploads import Uploads
 from cinnabar_storage.metrics import replica_samples
-from cinnabar_storage.model_budgets import ModelBudgets, Upgrades
-from cinnabar_storage.model_service import ModelBudgetService, UpgradeService
-from cinnabar_storage.moving import moving
-from cinnabar_storage.rebalancing import Rebalancing
-from cinnabar_storage.regrade_service import StorageRegradeReader, StorageRegradeWriter
-from cinnabar_storage.regrades import Regrades
-from cinnabar_storage.retention import Retention
-from cinnabar_storage.review_service import StorageReviewReader, StorageReviewWriter
-from cinnabar_storage.reviews import Reviews
+from cinnabar_storage.privacy.erasures import Erasures
+from cinnabar_storage.privacy.retention import Retention
+from cinnabar_storage.privacy.service import ErasureReader, ErasureWriter
+from cinnabar_storage.regrading.campaigns import Regrades
+from cinnabar_storage.regrading.service import StorageRegradeReader, StorageRegradeWriter
+from cinnabar_storage.reviewing.overrides import Reviews
+from cinnabar_storage.reviewing.service import StorageReviewReader, StorageReviewWriter
+from cinnabar_storage.reviewing.waiting import WaitingReviews
+from cinnabar_storage.reviewing.waiting_service import WaitingReviewReader, WaitingReviewWriter
 from cinnabar_storage.revision_service import RevisionReader
+from cinnabar_storage.scoring.service import StatisticsReader
+from cinnabar_storage.scoring.statistics import Statistics
 from cinnabar_storage.service import StorageReader, StorageWriter
-from cinnabar_storage.shard_service import ShardReader, ShardWriter
-from cinnabar_storage.sharding import Shards, gather
-from cinnabar_storage.statistics import Statistics
-from cinnabar_storage.statistics_service import StatisticsReader
+from cinnabar_storage.shards.live_map import live_map
+from cinnabar_storage.shards.moving import moving
+from cinnabar_storage.shards.rebalancing import Rebalancing
+from cinnabar_storage.shards.service import ShardReader, ShardWriter
+from cinnabar_storage.shards.sharding import Shards, gather
+from cinnabar_storage.spending.budgets import ModelBudgets, Upgrades
+from cinnabar_storage.spending.service import ModelBudgetService, UpgradeService
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks
-from cinnabar_storage.upload_collector import Collector
-from cinnabar_storage.upload_ports import Objects
-from cinnabar_storage.upload_service import UploadReader, UploadWriter
-from cinnabar_storage.uploads import Uploads
-from cinnabar_storage.waiting_review_service import WaitingReviewReader, WaitingReviewWriter
-from cinnabar_storage.waiting_reviews import WaitingReviews
 
 _SERVICES = (
     regrade_service_pb2,

@@ -7,7 +7,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import Bucket, id_bucket
-from cinnabar_storage.invalidation import assignment_key
+from cinnabar_storage.cached.invalidation import assignment_key
 from cinnabar_storage.ports import Copy, Shard
 from cinnabar_storage.records import (
     Assignment,
@@ -20,7 +20,7 @@ from cinnabar_storage.records import (
     RevisionKey,
     RevisionQuery,
 )
-from cinnabar_storage.sharding import Shards, course_bucket
+from cinnabar_storage.shards.sharding import Shards, course_bucket
 
 
 class Assignments:

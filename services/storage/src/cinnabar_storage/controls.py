@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cinnabar_storage.records import QueueControl
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 
 _HOME = 0
 """The shard that keeps them: a queue spans all shards, and what is wanted of it must not be in two minds."""

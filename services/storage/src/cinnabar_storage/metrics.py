@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from cinnabar_common.metrics import Sample
-from cinnabar_storage.announcements import Announcements
-from cinnabar_storage.cache import Cache
+from cinnabar_storage.cached.announcements import Announcements
+from cinnabar_storage.cached.cache import Cache
 from cinnabar_storage.ports import Shard
 
 

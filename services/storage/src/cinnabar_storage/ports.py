@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from cinnabar_storage.audit import AuditEvent, AuditQuery, SealLink, SealPage
-from cinnabar_storage.bucket_map import BucketSet, Claims
-from cinnabar_storage.erasure_records import ErasureRows
-from cinnabar_storage.model_ports import ModelShard
+from cinnabar_storage.files.ports import UploadRows
+from cinnabar_storage.privacy.records import ErasureRows
 from cinnabar_storage.records import (
     ANYWHERE,
     Assignment,
@@ -43,12 +41,14 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
-from cinnabar_storage.regrade_ports import RegradeShard
-from cinnabar_storage.regrade_records import Comparison, RegradeKey
-from cinnabar_storage.review_records import GradingQuery, Gradings, Overridden, Override
-from cinnabar_storage.score_records import ScoreRows
-from cinnabar_storage.upload_ports import UploadRows
-from cinnabar_storage.waiting_review_records import Acceptance, Accepted, ReviewQuery, WaitingReview
+from cinnabar_storage.regrading.ports import RegradeShard
+from cinnabar_storage.regrading.records import Comparison, RegradeKey
+from cinnabar_storage.reviewing.records import GradingQuery, Gradings, Overridden, Override
+from cinnabar_storage.reviewing.waiting_records import Acceptance, Accepted, ReviewQuery, WaitingReview
+from cinnabar_storage.scoring.records import ScoreRows
+from cinnabar_storage.shards.bucket_map import BucketSet, Claims
+from cinnabar_storage.spending.ports import ModelShard
+from cinnabar_storage.trail.audit import AuditEvent, AuditQuery, SealLink, SealPage
 
 T = TypeVar("T")
 

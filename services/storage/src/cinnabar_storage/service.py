@@ -10,7 +10,7 @@ from cinnabar.storage.v1 import storage_service_pb2 as pb
 from cinnabar.storage.v1 import storage_service_pb2_grpc
 from cinnabar_storage import convert, responses
 from cinnabar_storage.assignments import Assignments
-from cinnabar_storage.cached_reads import CachedReads
+from cinnabar_storage.cached.reads import CachedReads
 from cinnabar_storage.controls import QueueControls
 from cinnabar_storage.submissions import Submissions
 from cinnabar_storage.tasks import Tasks

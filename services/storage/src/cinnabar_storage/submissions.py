@@ -7,7 +7,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import Bucket, id_bucket
-from cinnabar_storage.invalidation import submission_key
+from cinnabar_storage.cached.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES, Copy, Shard
 from cinnabar_storage.records import (
     Created,
@@ -21,7 +21,7 @@ from cinnabar_storage.records import (
     SubmissionQuery,
     Task,
 )
-from cinnabar_storage.sharding import Part, Shards, author_bucket
+from cinnabar_storage.shards.sharding import Part, Shards, author_bucket
 
 Bodies = tuple[list[Submission], list[SubmissionKey]]
 """Submissions, and those that there was no room for."""

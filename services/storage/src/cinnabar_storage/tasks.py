@@ -7,7 +7,7 @@ from itertools import chain
 
 from cinnabar_common.errors import FieldViolation, InvalidRequest
 from cinnabar_common.names import id_bucket
-from cinnabar_storage.invalidation import submission_key
+from cinnabar_storage.cached.invalidation import submission_key
 from cinnabar_storage.ports import MAX_PAGE_BYTES
 from cinnabar_storage.records import (
     ANYWHERE,
@@ -25,7 +25,7 @@ from cinnabar_storage.records import (
     TaskCounts,
     TaskKey,
 )
-from cinnabar_storage.sharding import Shards
+from cinnabar_storage.shards.sharding import Shards
 
 
 class Tasks:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from cinnabar.gateway.v1.assignment_service_pb2 import Assignment
 from cinnabar.grader.v1.grade_pb2 import Grade
 from cinnabar_common.queues import queue_of
-from cinnabar_storage.regrade_records import ItemPlan
-from cinnabar_storage.regrade_report import GradeParts, Scored
+from cinnabar_storage.regrading.records import ItemPlan
+from cinnabar_storage.regrading.report import GradeParts, Scored
 
 
 @lru_cache(maxsize=64)

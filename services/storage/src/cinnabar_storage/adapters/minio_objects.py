@@ -24,8 +24,8 @@ from minio.error import MinioException, S3Error
 
 from cinnabar_common.errors import DependencyUnavailable, Overloaded
 from cinnabar_storage.config import StorageConfig
+from cinnabar_storage.files.records import FileFacts, Form, StoredObject
 from cinnabar_storage.records import Micros
-from cinnabar_storage.upload_records import FileFacts, Form, StoredObject
 
 T = TypeVar("T")
 DEPENDENCY = "objects"

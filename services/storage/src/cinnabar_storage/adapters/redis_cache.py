@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from cinnabar_common.redis_connection import REDIS_ERRORS, connect, connect_listener, subscribed
 from cinnabar_common.redis_scripts import Script
-from cinnabar_storage.invalidation import CacheKey
+from cinnabar_storage.cached.invalidation import CacheKey
+from cinnabar_storage.cached.shared import Hit, Message, Miss, SharedCacheUnavailable
 from cinnabar_storage.records import Lsn, Position
-from cinnabar_storage.shared_cache import Hit, Message, Miss, SharedCacheUnavailable
 
 log = logging.getLogger(__name__)
 

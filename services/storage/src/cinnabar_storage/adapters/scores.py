@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from cinnabar.grader.v1.grade_pb2 import Grade
-from cinnabar_storage.score_records import ScoredCriterion, ScoredItem
+from cinnabar_storage.scoring.records import ScoredCriterion, ScoredItem
 
 
 def scored(item_id: str, score: float, encoded: bytes) -> ScoredItem:

@@ -1,0 +1,1 @@
+"""Adapters in memory, for tests."""

@@ -1,0 +1,1 @@
+"""Objects that lie beside the database."""

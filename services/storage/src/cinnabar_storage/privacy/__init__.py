@@ -1,0 +1,1 @@
+"""Erasure of one student's data, and retention."""

@@ -1,0 +1,1 @@
+"""Grading again: campaigns, shadows and their reports."""

@@ -1,0 +1,1 @@
+"""What people change and accept: overrides, histories, waiting reviews."""

@@ -1,0 +1,1 @@
+"""Which database a bucket is in, and how it gets to another one."""

@@ -1,0 +1,1 @@
+"""What language models have cost, and which grades may be made better."""
