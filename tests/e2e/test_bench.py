@@ -45,11 +45,8 @@ GRADERS = [
     "semantic_answers_per_second_per_core",
     "semantic_single_p50_ms",
 ]
-INJECTION = [
-    "injection_success_semantic_percent",
-    "injection_success_guards_percent",
-    "injection_success_local_model_percent",
-]
+# Not the local model, which takes half a minute: it is asked in tests/integration/grader.
+INJECTION = ["injection_success_semantic_percent", "injection_success_guards_percent"]
 SANDBOX = ["sandbox_overhead_ms", "sandbox_runs_per_second"]
 KEYS = {"name", "value", "unit", "bar", "better", "peer", "ratio"}
 
