@@ -2,7 +2,8 @@
 
 Only ``protos/cinnabar/**`` is compiled: the ``google.api`` and ``google.rpc``
 messages come from the ``googleapis-common-protos`` wheel, code and sources
-alike. With ``--check`` nothing is written but what differs is named.
+alike. With ``--check`` nothing is written but what differs is named, with
+``--sources`` only the latter are laid out, for buf.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ ERROR_DETAILS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 
 def copy_googleapis() -> None:
-    """Lays the wheel's .proto files where buf and protoc find them."""
+    """Lays the wheel's .proto files where buf and protoc find them; others may be reading there."""
     wheel = Path(annotations_pb2.__file__).parents[1]
-    shutil.rmtree(GOOGLEAPIS, ignore_errors=True)
     for package in ("api", "rpc"):
         for source in sorted((wheel / package).rglob("*.proto")):
             target = GOOGLEAPIS / "google" / source.relative_to(wheel)
+            if target.exists() and filecmp.cmp(source, target, shallow=False):
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
+                part.write(source.read_bytes())
+            Path(part.name).replace(target)
 
 
 def compile_protos(out: Path) -> int:
@@ -80,6 +84,8 @@ def _script(name: str) -> Path:
 
 def main(arguments: list[str]) -> int:
     copy_googleapis()
+    if arguments == ["--sources"]:
+        return 0
     if arguments != ["--check"]:
         return compile_protos(OUT)
     with tempfile.TemporaryDirectory() as folder:

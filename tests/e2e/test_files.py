@@ -25,7 +25,7 @@ QUIZ = {
     ],
 }
 NAME = b"Red  ink\n"
-WHY = "考官用红墨水批改试卷。 Examiners marked papers with red ink. ".encode() * 6_000
+WHY = "朱砂是一种红色的颜料。 Examiners marked papers with red ink. ".encode() * 6_000
 WAIT_SECONDS = 60.0
 
 

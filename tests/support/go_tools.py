@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
@@ -52,6 +53,7 @@ def build_example() -> Path:
     """The grader of examples/go-grader, made by its own Makefile."""
     folder = ROOT / "examples/go-grader"
     tools = build_tools()
+    _make([sys.executable, "libs/protos/generate.py", "--sources"], ROOT, {})
     _make(
         ["make", f"GO={go_program()}", f"BUF={ROOT / '.venv/bin/buf'}", f"TOOLS={tools}"],
         folder,

@@ -126,13 +126,23 @@ def leftovers(sandbox: KeptSandbox) -> list[str]:
     inside = Path(f"/proc/{keeper}/root{tempfile.gettempdir()}")
     # Only root can look there; for others the place is gone with the keeper in any case.
     grounds = inside.glob("cinnabar-sandbox-*/runs/*") if os.geteuid() == 0 else ()
-    groups = Path("/sys/fs/cgroup").glob(f"**/cinnabar-{keeper}-*/*/")
+    groups = [group for base in cgroups(f"cinnabar-{keeper}-") for group in base.iterdir() if group.is_dir()]
     return [*left, *(f"folder {ground}" for ground in grounds), *(f"cgroup {group}" for group in groups)]
+
+
+def cgroups(start: str) -> list[Path]:
+    """All whose names begin so; other sandboxes of the machine come and go meanwhile."""
+    return [
+        Path(folder, name)
+        for folder, names, _ in os.walk("/sys/fs/cgroup")
+        for name in names
+        if name.startswith(start)
+    ]
 
 
 def traces(keeper: int) -> list[str]:
     """What a sandbox that was closed has left."""
-    left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/cinnabar-{keeper}-*")]
+    left = [str(path) for path in cgroups(f"cinnabar-{keeper}-")]
     return left + ([f"keeper {keeper}"] if alive(keeper) else [])
 
 

@@ -307,7 +307,9 @@ async def test_a_filter_is_redriven(gateway: World) -> None:
 class HalfAway(MemoryStorage):
     """A store one of whose shards is away."""
 
-    async def redrive(self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str) -> Redriven:
+    async def redrive(
+        self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str, *, parent: str = ""
+    ) -> Redriven:
         """See SubmissionStore."""
         return Redriven([], [RedriveFate.UNAVAILABLE for _ in tasks], ())
 
