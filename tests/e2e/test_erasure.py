@@ -25,8 +25,6 @@ QUIZ = {
     ]
 }
 
-# How long keys of idempotency live, with a minute that they are kept longer.
-
 
 @pytest_asyncio.fixture
 async def teacher(stack: Stack, tenant: str) -> AsyncGenerator[Client]:

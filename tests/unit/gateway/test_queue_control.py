@@ -15,6 +15,7 @@ from cinnabar.gateway.v1.assignment_service_pb2 import (
 )
 from cinnabar_common.clock import SystemClock
 from cinnabar_common.errors import DependencyUnavailable
+from cinnabar_common.names import AssignmentName
 from cinnabar_gateway.adapters.memory import MemoryQueue, MemoryStorage
 from cinnabar_gateway.consistency import Positions
 from cinnabar_gateway.operations import MAX_REDRIVE
@@ -308,7 +309,12 @@ class HalfAway(MemoryStorage):
     """A store one of whose shards is away."""
 
     async def redrive(
-        self, tenant: str, tasks: Sequence[tuple[str, str]], actor: str, *, parent: str = ""
+        self,
+        tenant: str,
+        tasks: Sequence[tuple[str, str]],
+        actor: str,
+        *,
+        parent: AssignmentName | None = None,
     ) -> Redriven:
         """See SubmissionStore."""
         return Redriven([], [RedriveFate.UNAVAILABLE for _ in tasks], ())
