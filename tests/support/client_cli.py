@@ -62,10 +62,10 @@ async def start(address: str, *arguments: str, token: str = INSTRUCTOR) -> async
     )
 
 
-async def run(where: World | str, *arguments: str, token: str = INSTRUCTOR) -> Ran:
+async def run(where: World | str, *arguments: str, token: str = INSTRUCTOR, seconds: float = 30.0) -> Ran:
     """Runs a command to its end, which never is a trace."""
     process = await start(where if isinstance(where, str) else where.address, *arguments, token=token)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(seconds):
         out, err = await process.communicate()
     assert process.returncode is not None
     assert "Traceback" not in err.decode()

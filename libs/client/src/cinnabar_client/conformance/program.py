@@ -40,14 +40,16 @@ class Program:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """It does nothing for the length of a block, which must be shorter than a lease."""
-        if self._process is None:
+        """It does nothing for the length of a block, shorter than a lease; it may be killed there."""
+        process = self._process
+        if process is None:
             raise RuntimeError("the program was not started")
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        os.killpg(process.pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.killpg(self._process.pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
 
     async def stop(self, seconds: float) -> int | None:
         """Asks it to leave; the exit code, or None when it had to be killed after ``seconds``."""
