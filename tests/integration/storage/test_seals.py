@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -259,3 +260,40 @@ async def test_what_is_done_next_goes_on_with_the_chain(sealed: Server) -> None:
     breaks, seals, _, unsealed = await sealed.run(findings)
     assert (breaks, unsealed) == ([], 0)
     assert seals == 4 + 24
+
+
+class Meanwhile:
+    """A driver that lets something happen after its first look at the seals."""
+
+    def __init__(self, driver: Driver, happening: Callable[[], Awaitable[None]]) -> None:
+        self._driver = driver
+        self._happening = happening
+        self.happened = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def fetch(self, query: str, *args: object) -> list[Sequence[Any]]:
+        """See Driver."""
+        rows = await self._driver.fetch(query, *args)
+        if "audit_seals" in query and not self.happened:
+            self.happened = True
+            await self._happening()
+        return rows
+
+
+async def test_what_is_sealed_while_it_is_checked_is_no_break(sealed: Server) -> None:
+    link: SealLink = BEFORE_THE_FIRST
+    while (page := await sealed.run(partial(sql_seals.seals_after, after=link))).seals:
+        link = page.seals[-1].link
+    await sealed.run(lambda driver: driver.fetchval(_ADD))
+
+    async def check(driver: Driver) -> list[Break]:
+        meanwhile = Meanwhile(driver, lambda: seal(sealed))
+        found = breaks_of(link, await sql_seals.seals_after(cast("Driver", meanwhile), link))
+        assert meanwhile.happened
+        return found
+
+    assert await sealed.run(check) == []
+    last = await sealed.run(lambda driver: sql_seals.seals_after(driver, link))
+    assert (len(last.seals) > 0, breaks_of(link, last)) == (True, [])

@@ -126,10 +126,8 @@ CROSS JOIN LATERAL (
 ) AS found
 ORDER BY page.seal
 """
-_REST = """
-SELECT (SELECT count(*) FROM audit WHERE (xid, audit_id) > ($1, $2)), f.xid, f.audit_id
-FROM (SELECT $3::text AS name) AS wanted LEFT JOIN audit_followers f ON f.name = wanted.name
-"""
+_FOLLOWED = "SELECT xid, audit_id FROM audit_followers WHERE name = $1"
+_UNSEALED = "SELECT count(*) FROM audit WHERE (xid, audit_id) > ($1, $2)"
 
 
 async def check_seals(server: Server, after: SealLink) -> SealPage:
@@ -139,15 +137,17 @@ async def check_seals(server: Server, after: SealLink) -> SealPage:
 
 async def seals_after(driver: Driver, after: SealLink) -> SealPage:
     """The same, as the transaction sees it in which the driver is."""
+    # First, so that what is sealed meanwhile does not look as if its seal were missing.
+    reached = await driver.fetchrow(_FOLLOWED, FOLLOWER)
     rows = await driver.fetch(_CHECK, after.seal, *after.last, _SEALS_PER_CHECK + 1)
     more = len(rows) > _SEALS_PER_CHECK
     seals = [_checked(row) for row in rows[:_SEALS_PER_CHECK]]
     if more:
         return SealPage(seals, more=True, unsealed=0, followed=ORIGIN)
     end = seals[-1].link if seals else after
-    [rest] = await driver.fetch(_REST, *end.last, FOLLOWER)
-    followed = AuditPosition(rest[1], rest[2]) if rest[1] is not None else ORIGIN
-    return SealPage(seals, more=False, unsealed=rest[0], followed=followed)
+    followed = AuditPosition(reached[0], reached[1]) if reached is not None else ORIGIN
+    unsealed = await driver.fetchval(_UNSEALED, *end.last)
+    return SealPage(seals, more=False, unsealed=unsealed, followed=followed)
 
 
 def _checked(row: Sequence[Any]) -> CheckedSeal:
