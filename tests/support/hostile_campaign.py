@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.support import hostile_files, hostile_kernel, hostile_resources
 from tests.support.hostile import ESCAPED, SECRET, Hostile
 
 PROGRAMS: dict[str, Hostile] = hostile_kernel.PROGRAMS | hostile_resources.PROGRAMS | hostile_files.PROGRAMS
+SETTLING_SECONDS = 5.0
 SLOTS = 8
 _PROGRAMS_PER_NEIGHBOUR = 6
 _NEIGHBOUR = """
@@ -118,6 +120,14 @@ def complaints(program: Hostile, run: Run) -> list[str]:
     return found
 
 
+async def settled(sandbox: KeptSandbox) -> list[str]:
+    """What is left once the kernel had time to bury the last run's dead: at most some seconds."""
+    until = time.monotonic() + SETTLING_SECONDS
+    while (left := leftovers(sandbox)) and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    return left
+
+
 def leftovers(sandbox: KeptSandbox) -> list[str]:
     """Processes of boxes, and their folders and cgroups, while nothing runs."""
     keeper = sandbox.keeper_pid
@@ -173,7 +183,7 @@ async def campaign(mechanism: str, chosen: list[str]) -> Report:
             await _fight(Campaign(sandbox, Path(folder), name), chosen, report)
             if sandbox.keeper_pid != keeper:
                 report.left.append("the keeper did not survive")
-            report.left += leftovers(sandbox)
+            report.left += await settled(sandbox)
         report.left += traces(keeper)
     return report
 
