@@ -123,7 +123,7 @@ def complaints(program: Hostile, run: Run) -> list[str]:
 async def settled(sandbox: KeptSandbox) -> list[str]:
     """What is left once the kernel had time to bury the last run's dead: at most some seconds."""
     until = time.monotonic() + SETTLING_SECONDS
-    while (left := leftovers(sandbox)) and time.monotonic() < until:
+    while (left := leftovers(sandbox)) and time.monotonic() < until:  # noqa: ASYNC110 - only looking tells
         await asyncio.sleep(0.02)
     return left
 
