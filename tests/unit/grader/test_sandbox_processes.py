@@ -26,7 +26,8 @@ def test_usage_counts_this_process() -> None:
     exact = processes.usage(os.getpid(), 0)
     assert usage.cpu_seconds > 0
     assert usage.memory_bytes > 1 << 20
-    assert 0 < exact.memory_bytes <= usage.memory_bytes
+    # This process goes on living between the looks, and the kernel counts in batches.
+    assert 0 < exact.memory_bytes <= 1.25 * usage.memory_bytes
 
 
 def test_files_go_in_and_come_out(tmp_path: Path) -> None:
